@@ -1,0 +1,136 @@
+//! The only reader of time. Everything else takes `now` as an argument.
+//!
+//! Gives: [`UnixMicros`] for what is stored and shown, an uptime for what is measured (it never
+//! steps), and the wording of a time in the configured zone.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// Microseconds since 1970-01-01 UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct UnixMicros(pub u64);
+
+impl UnixMicros {
+    /// The same instant in whole milliseconds, the resolution of Prometheus.
+    #[must_use]
+    pub fn as_millis(self) -> i64 {
+        i64::try_from(self.0 / 1_000).unwrap_or(i64::MAX)
+    }
+
+    /// Seconds as a float, as Prometheus writes timestamps in its API.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of this century fit 53 bits")]
+    pub fn as_secs_f64(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
+
+    /// This instant moved later.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)))
+    }
+
+    /// This instant moved earlier, not before 1970.
+    #[must_use]
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(by.as_micros()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long after `earlier` this is; zero when it is not later.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// The wall clock.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one reader of the wall clock")]
+pub fn now() -> UnixMicros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMicros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// Time since this process first asked; monotonic.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "the one reader of the monotonic clock")]
+pub fn uptime() -> Duration {
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed()
+}
+
+/// A time zone for display.
+#[derive(Clone, Debug)]
+pub struct Zone(jiff::tz::TimeZone);
+
+impl Zone {
+    /// The zone of an IANA name such as `Asia/Tokyo`.
+    ///
+    /// # Errors
+    /// When no such zone is known; the text names it.
+    pub fn named(name: &str) -> Result<Self, String> {
+        jiff::tz::TimeZone::get(name).map(Self).map_err(|_| {
+            format!("no time zone is called `{name}`; write an IANA name such as Asia/Tokyo or UTC")
+        })
+    }
+
+    /// Date and time with the zone, `2025-12-04 14:32:15 JST`.
+    #[must_use]
+    pub fn date_time(&self, at: UnixMicros) -> String {
+        self.format(at, "%Y-%m-%d %H:%M:%S %Z")
+    }
+
+    /// The time of day alone, `14:32:15`.
+    #[must_use]
+    pub fn time_of_day(&self, at: UnixMicros) -> String {
+        self.format(at, "%H:%M:%S")
+    }
+
+    /// RFC 3339 with the zone's offset, for machines: `2025-12-04T14:32:15+09:00`.
+    #[must_use]
+    pub fn rfc3339(&self, at: UnixMicros) -> String {
+        self.format(at, "%Y-%m-%dT%H:%M:%S%:z")
+    }
+
+    fn format(&self, at: UnixMicros, pattern: &str) -> String {
+        let micros = i64::try_from(at.0).unwrap_or(i64::MAX);
+        match jiff::Timestamp::from_microsecond(micros) {
+            Ok(timestamp) => timestamp.to_zoned_datetime(self.0.clone()).strftime(pattern).to_string(),
+            Err(_) => String::from("-"),
+        }
+    }
+}
+
+impl fmt::Display for UnixMicros {
+    /// UTC, for logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&Zone(jiff::tz::TimeZone::UTC).format(*self, "%Y-%m-%dT%H:%M:%S%.3fZ"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokyo_is_named_with_its_abbreviation_and_offset() {
+        let zone = Zone::named("Asia/Tokyo").unwrap();
+        let at = UnixMicros(1_764_826_335_000_000);
+        assert_eq!(zone.date_time(at), "2025-12-04 14:32:15 JST");
+        assert_eq!(zone.rfc3339(at), "2025-12-04T14:32:15+09:00");
+    }
+
+    #[test]
+    fn an_unknown_zone_is_named_in_the_error() {
+        assert!(Zone::named("Asia/Tokio").unwrap_err().contains("Asia/Tokio"));
+    }
+
+    #[test]
+    fn a_clock_that_stepped_back_gives_zero_not_a_panic() {
+        assert_eq!(UnixMicros(5).since(UnixMicros(9)), Duration::ZERO);
+    }
+}

@@ -1,0 +1,141 @@
+//! Who is at the other end: TLS 1.3 with certificates on both sides, one CA, one provider (ring).
+//!
+//! Takes PEM bytes and a peer's certificate; gives rustls configurations and the node's name. The
+//! name comes from the certificate, never from a message. A node's certificate names
+//! `NODE.node.diarwatch.internal`, the aggregator's [`AGGREGATOR_NAME`].
+
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+use crate::node::NodeId;
+use crate::wire::ALPN;
+
+/// The DNS name in the aggregator's certificate, wherever it is reached.
+pub const AGGREGATOR_NAME: &str = "aggregator.diarwatch.internal";
+/// What follows the node's name in its certificate.
+pub const NODE_SUFFIX: &str = ".node.diarwatch.internal";
+
+/// Why an identity cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The CA file holds no certificate.
+    #[error("CA certificate is not readable as PEM: {0}")]
+    Ca(String),
+    /// The certificate file holds no certificate.
+    #[error("certificate is not readable as PEM: {0}")]
+    Certificate(String),
+    /// The key file holds no key.
+    #[error("private key is not readable as PEM: {0}")]
+    Key(String),
+    /// Certificate and key do not fit, or the CA cannot be used.
+    #[error("identity cannot be used: {0}")]
+    Unfit(String),
+    /// The certificate names no node.
+    #[error("certificate names no node: it has no DNS name that ends in `{NODE_SUFFIX}`")]
+    NoNode,
+}
+
+/// A CA, a certificate of it and the key, as read from PEM files.
+#[derive(Debug)]
+pub struct Identity {
+    ca: Vec<CertificateDer<'static>>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+}
+
+impl Identity {
+    /// Reads the three PEM texts.
+    ///
+    /// # Errors
+    /// When one of them holds nothing of its kind.
+    pub fn from_pem(ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Self, IdentityError> {
+        Ok(Self {
+            ca: certificates(ca).map_err(IdentityError::Ca)?,
+            chain: certificates(certificate).map_err(IdentityError::Certificate)?,
+            key: PrivateKeyDer::from_pem_slice(key).map_err(|error| IdentityError::Key(error.to_string()))?,
+        })
+    }
+
+    /// The node that this identity is for.
+    ///
+    /// # Errors
+    /// When the certificate is not a node's.
+    pub fn node(&self) -> Result<NodeId, IdentityError> {
+        self.chain.first().ok_or(IdentityError::NoNode).and_then(node_of)
+    }
+
+    /// The client side, for the agent.
+    ///
+    /// # Errors
+    /// When the key does not fit the certificate or the CA cannot be used.
+    pub fn client(self) -> Result<ClientConfig, IdentityError> {
+        let roots = roots(&self.ca)?;
+        let mut config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(unfit)?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(self.chain, self.key)
+            .map_err(unfit)?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(config)
+    }
+
+    /// The server side, for the aggregator: a peer without a certificate of the CA is refused.
+    ///
+    /// # Errors
+    /// When the key does not fit the certificate or the CA cannot be used.
+    pub fn server(self) -> Result<ServerConfig, IdentityError> {
+        let roots = Arc::new(roots(&self.ca)?);
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(roots, provider()).build().map_err(unfit)?;
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(unfit)?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(self.chain, self.key)
+            .map_err(unfit)?;
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(config)
+    }
+}
+
+/// The node named by a verified certificate.
+///
+/// # Errors
+/// When it names none.
+pub fn node_of(certificate: &CertificateDer<'_>) -> Result<NodeId, IdentityError> {
+    let parsed = webpki::EndEntityCert::try_from(certificate).map_err(unfit)?;
+    let node = parsed.valid_dns_names().find_map(|name| name.strip_suffix(NODE_SUFFIX).map(str::to_owned));
+    NodeId::new(node.ok_or(IdentityError::NoNode)?).map_err(unfit)
+}
+
+/// The one TLS provider.
+#[must_use]
+pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let list: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match list {
+        Ok(list) if list.is_empty() => Err(String::from("it holds no certificate")),
+        Ok(list) => Ok(list),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn roots(ca: &[CertificateDer<'static>]) -> Result<RootCertStore, IdentityError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in ca {
+        roots.add(certificate.clone()).map_err(unfit)?;
+    }
+    Ok(roots)
+}
+
+fn unfit(error: impl std::fmt::Display) -> IdentityError {
+    IdentityError::Unfit(error.to_string())
+}
