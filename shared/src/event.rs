@@ -29,7 +29,7 @@ pub enum What {
     /// The agent started.
     AgentStarted {
         /// Its version.
-        version: String,
+        agent_version: String,
         /// Its new epoch.
         epoch: Epoch,
     },
@@ -40,11 +40,11 @@ pub enum What {
         /// Its process.
         pid: u32,
     },
-    /// A worker said that it is ready, for the first time in this process.
+    /// A worker said that it is ready, after its start or after it was not ready for a time.
     WorkerReady {
         /// Which worker.
         worker: WorkerId,
-        /// From the start of the process, in milliseconds.
+        /// From the start of the process to the first time it was ready, in milliseconds.
         load_ms: u64,
         /// From losing the worker to having it back, in milliseconds, when it had been lost.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -159,6 +159,34 @@ mod tests {
         let text = br#"{"version":1,"at":5,"kind":"worker_exited","worker":"pyannote-1","pid":7,"reason":"signal 9 (SIGKILL)","attempt":1,"restart_in_ms":1000}"#;
         assert_eq!(event.to_bytes(), text);
         assert_eq!(Event::from_bytes(text).unwrap(), event);
+    }
+
+    #[test]
+    fn every_kind_comes_back_as_it_was() {
+        let worker = || WorkerId::new("w").unwrap();
+        let reason = || String::from("理由");
+        let kinds = [
+            What::AgentStarted { agent_version: "0.1.0".into(), epoch: Epoch(7) },
+            What::WorkerStarted { worker: worker(), pid: 7 },
+            What::WorkerReady { worker: worker(), load_ms: 1, down_ms: None },
+            What::WorkerReady { worker: worker(), load_ms: 1, down_ms: Some(2) },
+            What::WorkerNotReady { worker: worker(), reason: reason() },
+            What::WorkerStartOverdue { worker: worker(), reason: reason(), waited_ms: 3 },
+            What::WorkerExited {
+                worker: worker(),
+                pid: None,
+                reason: reason(),
+                attempt: 1,
+                restart_in_ms: 2,
+            },
+            What::GpuDriverUnresponsive { function: "nvmlInit_v2".into(), gpu: Some(1) },
+            What::GpuDriverRecovered,
+            What::GpuDriverAbsent { reason: reason() },
+        ];
+        for what in kinds {
+            let event = Event::new(UnixMicros(5), what);
+            assert_eq!(Event::from_bytes(&event.to_bytes()), Ok(event));
+        }
     }
 
     #[test]

@@ -49,7 +49,7 @@ macro_rules! texts {
         /// One text.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Text {
-            $(#[doc = $en] $key,)*
+            $(#[doc = concat!("`", $en, "`")] $key,)*
         }
 
         impl Text {
@@ -120,6 +120,8 @@ texts! {
     ActionTaken: "自動対応", "Action taken";
     NothingConfigured: "ワーカーは設定されていません", "No workers are configured";
     WaitingForNodes: "まだどのノードからもデータがありません。エージェントの [aggregator] endpoints と証明書を確認してください", "No node has sent data yet. Check [aggregator] endpoints and the certificate of the agents";
+    SlackStandin: "Slackの代役 (模擬)", "Slack stand-in (simulated)";
+    NoMessages: "メッセージはありません", "No messages";
 }
 
 #[cfg(test)]

@@ -2,27 +2,45 @@
 
 mod journal;
 
+use std::io::IsTerminal;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// Starts the log: under systemd to the journal with its fields, else readable on stderr.
+/// What is logged when `DIARWATCH_LOG` does not say.
+const LOG_DEFAULT: &str = "info,quinn=warn";
+
+/// Starts the log: under systemd to the journal with its fields, else readable on stderr, with
+/// colours only on a terminal that wants them (`NO_COLOR`).
 ///
-/// The level comes from `DIARWATCH_LOG` (default `info`), in the syntax of tracing's `EnvFilter`.
+/// The level comes from `DIARWATCH_LOG` (default `info`), in the syntax of tracing's `EnvFilter`;
+/// a value that is not understood is named in the log and the default is kept.
 pub fn start_log(identifier: &str) {
-    let filter =
-        EnvFilter::try_from_env("DIARWATCH_LOG").unwrap_or_else(|_| EnvFilter::new("info,quinn=warn"));
+    let asked = std::env::var("DIARWATCH_LOG").unwrap_or_default();
+    let wanted = if asked.is_empty() { LOG_DEFAULT } else { &asked };
+    let (filter, refused) = match EnvFilter::try_new(wanted) {
+        Ok(filter) => (filter, None),
+        Err(error) => (EnvFilter::new(LOG_DEFAULT), Some(error)),
+    };
     let registry = tracing_subscriber::registry();
     let started = match journal::JournalLayer::connect(identifier) {
         Some(layer) => registry.with(layer.with_filter(filter)).try_init(),
         None => {
-            let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+            let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colours());
             registry.with(layer.with_filter(filter)).try_init()
         }
     };
     // A second start in one process (tests) keeps the first log.
     drop(started);
+    if let Some(error) = refused {
+        tracing::warn!(value = asked, %error, "DIARWATCH_LOG is not understood, the log stays at `{LOG_DEFAULT}`");
+    }
+}
+
+fn colours() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Tells systemd that the service does its work now.

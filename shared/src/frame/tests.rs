@@ -1,3 +1,5 @@
+//! The frame codec gives back what it took, and nothing for what is damaged.
+
 use proptest::prelude::*;
 
 use super::*;

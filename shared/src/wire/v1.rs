@@ -159,7 +159,10 @@ mod tests {
     fn golden_bytes_of_version_1_stay() {
         let bytes = seal(&header(), b"payload!".to_vec()).unwrap();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "7061796c6f6164210700000000000000c0b5c9a6194506002a00000000000000efcdab8967452301a0405ba00a00030001000100ccffffff0800000000000000");
+        assert_eq!(
+            hex,
+            "7061796c6f6164210700000000000000c0b5c9a6194506002a00000000000000efcdab8967452301a0405ba00a00030001000100ccffffff0800000000000000"
+        );
         assert_eq!(open(&bytes).unwrap(), (header(), b"payload!".to_vec()));
     }
 
