@@ -1,0 +1,163 @@
+//! The newest state of everything, for whoever asks on the socket. Written by the stages, read by
+//! `observe`; holds one snapshot and no history.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use diarwatch_shared::clock::UnixMicros;
+use diarwatch_shared::node::{Epoch, NodeId};
+use diarwatch_shared::reading::Reading;
+use serde::Serialize;
+
+use crate::sample::gpu::message::GpuFacts;
+use crate::sample::gpu::{DriverState, FAST, FAST_METRICS, SLOW_METRICS};
+use crate::sample::host::HostTick;
+use crate::workers::WorkerStatus;
+
+/// The shared snapshot.
+#[derive(Clone, Debug)]
+pub struct Board(Arc<Mutex<Snapshot>>);
+
+/// What is known right now.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The node, from the certificate.
+    pub node: NodeId,
+    /// This run of the agent.
+    pub epoch: Epoch,
+    /// When the agent started.
+    pub started: UnixMicros,
+    /// The GPU driver.
+    pub driver: DriverState,
+    /// Whether the loaded NVML is a fake.
+    pub simulated: bool,
+    /// The GPUs, by index.
+    pub gpus: Vec<Gpu>,
+    /// The host's newest values.
+    pub host: HostTick,
+    /// The workers, in order of the configuration.
+    pub workers: Vec<WorkerStatus>,
+    /// The link to the aggregator.
+    pub link: Link,
+    /// The spool.
+    pub spool: SpoolState,
+    /// Frames made by this run, events included.
+    pub frames_emitted: u64,
+}
+
+/// A GPU's newest values; `None` for what has not been read yet.
+#[derive(Clone, Debug)]
+pub struct Gpu {
+    /// What does not change.
+    pub facts: GpuFacts,
+    /// In the order of [`FAST_METRICS`].
+    pub fast: Vec<Reading>,
+    /// In the order of [`SLOW_METRICS`].
+    pub slow: Vec<Reading>,
+}
+
+impl Gpu {
+    /// The newest value of a metric.
+    pub fn value(&self, metric: &str) -> Reading {
+        let find = |metrics: &[&str], values: &[Reading]| {
+            metrics.iter().position(|name| *name == metric).and_then(|at| values.get(at).copied())
+        };
+        find(&FAST_METRICS, &self.fast)
+            .or_else(|| find(&SLOW_METRICS, &self.slow))
+            .unwrap_or(Err(diarwatch_shared::reading::Missing::NotYet))
+    }
+}
+
+/// The link to the aggregator.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Link {
+    /// Whether a connection stands.
+    pub connected: bool,
+    /// The endpoint that is used or was tried last.
+    pub endpoint: Option<String>,
+    /// Why there is no connection, for a person.
+    pub problem: Option<String>,
+    /// Round trip of the connection, in milliseconds.
+    pub round_trip_ms: Option<f64>,
+    /// Connections made by this run.
+    pub connections: u64,
+}
+
+/// The spool.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct SpoolState {
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Frames not yet acknowledged.
+    pub frames_unacked: u64,
+    /// Frames of this run that the aggregator has on its disk.
+    pub frames_acked: u64,
+    /// Frames given up.
+    pub frames_lost: u64,
+    /// Why the spool cannot take frames, for a person.
+    pub problem: Option<String>,
+}
+
+impl Board {
+    /// A board of a run that starts now.
+    #[must_use]
+    pub fn new(node: NodeId, epoch: Epoch, started: UnixMicros) -> Self {
+        Self(Arc::new(Mutex::new(Snapshot {
+            node,
+            epoch,
+            started,
+            driver: DriverState::default(),
+            simulated: false,
+            gpus: Vec::new(),
+            host: HostTick::default(),
+            workers: Vec::new(),
+            link: Link::default(),
+            spool: SpoolState::default(),
+            frames_emitted: 0,
+        })))
+    }
+
+    /// Changes the snapshot.
+    pub fn update<T>(&self, change: impl FnOnce(&mut Snapshot) -> T) -> T {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads from the snapshot.
+    pub fn read<T>(&self, read: impl FnOnce(&Snapshot) -> T) -> T {
+        read(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Snapshot {
+    /// A sampler found these GPUs.
+    pub fn gpus_found(&mut self, simulated: bool, gpus: &[GpuFacts]) {
+        self.simulated = simulated;
+        self.gpus = gpus
+            .iter()
+            .map(|facts| Gpu { facts: facts.clone(), fast: Vec::new(), slow: Vec::new() })
+            .collect();
+    }
+
+    /// Values of a tier arrived.
+    pub fn gpu_values(&mut self, tier: u8, values: &[Vec<Reading>]) {
+        for (gpu, readings) in self.gpus.iter_mut().zip(values) {
+            let slot = if tier == FAST { &mut gpu.fast } else { &mut gpu.slow };
+            slot.clone_from(readings);
+        }
+    }
+
+    /// The driver does not answer: what was read before is not shown as if it were new.
+    pub fn gpu_values_stale(&mut self) {
+        use diarwatch_shared::reading::Missing;
+        for gpu in &mut self.gpus {
+            gpu.fast.iter_mut().chain(&mut gpu.slow).for_each(|reading| *reading = Err(Missing::Timeout));
+        }
+    }
+
+    /// A worker told its state.
+    pub fn worker_told(&mut self, status: WorkerStatus) {
+        match self.workers.iter_mut().find(|known| known.worker == status.worker) {
+            Some(known) => *known = status,
+            None => self.workers.push(status),
+        }
+    }
+}

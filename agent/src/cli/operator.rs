@@ -1,0 +1,151 @@
+//! `diarwatch`: asks the agent of this node over its socket. Never opens the spool, never touches
+//! the driver; an agent that is down is exit 69 and what to type.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use diarwatch_shared::exit::Exit;
+use diarwatch_shared::texts::Lang;
+
+use super::{complain, say, talk, view};
+use crate::config::{self, DEFAULT_PATH, DEFAULT_SOCKET};
+
+/// Bytes of an answer.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
+/// For the agent to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Shows what the diarwatch agent of this node knows.
+#[derive(Debug, Parser)]
+#[command(name = "diarwatch", version)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// One screen: GPUs, workers, link and spool.
+    Status {
+        /// The agent's socket.
+        #[arg(long, env = "DIARWATCH_SOCKET", default_value = DEFAULT_SOCKET)]
+        socket: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// The agent's configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check a configuration; writes nothing and opens no network.
+    Check {
+        /// The file.
+        #[arg(default_value = DEFAULT_PATH)]
+        path: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Output {
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+    /// Language of the text: ja or en; LANG decides otherwise.
+    #[arg(long, env = "DIARWATCH_LANG", value_parser = parse_lang)]
+    lang: Option<Lang>,
+}
+
+fn parse_lang(text: &str) -> Result<Lang, String> {
+    Lang::of(text).ok_or_else(|| format!("`{text}` is not a language here; write ja or en"))
+}
+
+impl Output {
+    fn lang(&self) -> Lang {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let locale = || variable("LC_ALL").or_else(|| variable("LC_MESSAGES")).or_else(|| variable("LANG"));
+        self.lang.or_else(|| Lang::of(&locale()?)).unwrap_or(Lang::En)
+    }
+}
+
+/// Runs the command.
+#[must_use]
+pub fn main(arguments: &Arguments) -> Exit {
+    match &arguments.command {
+        Command::Status { socket, output } => status(socket, output),
+        Command::Config(ConfigCommand::Check { path, output }) => check(path, output),
+    }
+}
+
+fn status(socket: &Path, output: &Output) -> Exit {
+    let answer = match ask(socket, r#"{"ask":"status"}"#) {
+        Ok(answer) => answer,
+        Err(error) => return unreachable(socket, &error),
+    };
+    let document: serde_json::Value = match serde_json::from_slice(&answer) {
+        Ok(document) => document,
+        Err(error) => {
+            talk(&format!(
+                "error: the agent at {} answered something else than JSON: {error}",
+                socket.display()
+            ));
+            return Exit::BadData;
+        }
+    };
+    if output.json {
+        say(&String::from_utf8_lossy(&answer));
+    } else {
+        say(&view::status(&document, output.lang()));
+    }
+    Exit::Ok
+}
+
+fn ask(socket: &Path, question: &str) -> io::Result<Vec<u8>> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.write_all(question.as_bytes())?;
+    stream.write_all(b"\n")?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
+fn unreachable(socket: &Path, error: &io::Error) -> Exit {
+    let path = socket.display();
+    talk(&format!("error: no agent answers at {path}: {error}"));
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        talk("try: sudo usermod -aG diarwatch $USER   (then log in again)");
+        return Exit::NoPermission;
+    }
+    talk("try: systemctl status diarwatch-agent; journalctl -u diarwatch-agent -n 50");
+    Exit::Unreachable
+}
+
+fn check(path: &Path, output: &Output) -> Exit {
+    let faults = config::load(path).err().unwrap_or_default();
+    if output.json {
+        let rows: Vec<_> = faults
+            .iter()
+            .map(|fault| {
+                let (line, column) = fault.place.unzip();
+                serde_json::json!({ "line": line, "column": column, "problem": fault.problem, "hint": fault.hint })
+            })
+            .collect();
+        let document = serde_json::json!({ "schema": 1, "kind": "config_check", "path": path, "ok": faults.is_empty(), "faults": rows });
+        say(&document.to_string());
+        return if faults.is_empty() { Exit::Ok } else { Exit::BadConfig };
+    }
+    if faults.is_empty() {
+        say(&format!("{}: ok", path.display()));
+        return Exit::Ok;
+    }
+    complain(&faults)
+}

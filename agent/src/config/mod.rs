@@ -1,0 +1,282 @@
+//! `/etc/diarwatch/agent.toml` to a checked [`Config`]; every fault with path, line and column.
+//!
+//! Refused at start (exit 78): a configuration that cannot be read, and a certificate, key or CA
+//! that is missing or does not fit. Not refused, but a state that `diarwatch status` shows and that
+//! mends itself: no NVIDIA driver, an aggregator that does not answer, a worker that does not start.
+
+pub mod worker;
+
+use std::path::{Path, PathBuf};
+
+use diarwatch_shared::config::{self, ConfigError};
+use diarwatch_shared::quantity::{Bytes, Span};
+use serde::Deserialize;
+
+use worker::WorkerConfig;
+
+/// Where the configuration is looked for when no path is given.
+pub const DEFAULT_PATH: &str = "/etc/diarwatch/agent.toml";
+
+/// The agent's configuration.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Who this node is.
+    pub identity: IdentityConfig,
+    /// Where frames go.
+    pub aggregator: AggregatorConfig,
+    /// Where frames are kept until they are acknowledged.
+    #[serde(default)]
+    pub spool: SpoolConfig,
+    /// Where `diarwatch` asks.
+    #[serde(default)]
+    pub socket: SocketConfig,
+    /// GPUs.
+    #[serde(default)]
+    pub gpu: GpuConfig,
+    /// The host itself.
+    #[serde(default)]
+    pub host: HostConfig,
+    /// Workers that are kept alive.
+    #[serde(default, rename = "worker")]
+    pub workers: Vec<WorkerConfig>,
+}
+
+/// Three PEM files. A missing or unfit one is refused at start.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityConfig {
+    /// The CA that signed the aggregator's certificate.
+    pub ca: PathBuf,
+    /// This node's certificate; the node's name stands in it.
+    pub certificate: PathBuf,
+    /// Its key; readable by the agent only.
+    pub key: PathBuf,
+}
+
+/// Where frames go. An aggregator that does not answer is a state, not a fault: frames wait in the spool.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AggregatorConfig {
+    /// `host:port`, in order of preference.
+    pub endpoints: Vec<String>,
+}
+
+/// The spool.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpoolConfig {
+    /// Directory; made when it is not there.
+    pub directory: PathBuf,
+    /// Most bytes on disk; the oldest generation is given up and counted when there are more.
+    pub bytes_max: Bytes,
+    /// A generation is closed at this size.
+    pub generation_bytes: Bytes,
+    /// A generation is closed at this age.
+    pub generation_age: Span,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self {
+            directory: PathBuf::from("/var/lib/diarwatch-agent/spool"),
+            bytes_max: Bytes(1 << 30),
+            generation_bytes: Bytes(16 << 20),
+            generation_age: Span::secs(3_600),
+        }
+    }
+}
+
+/// The socket of `diarwatch`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SocketConfig {
+    /// Path; its group may ask, others may not.
+    pub path: PathBuf,
+}
+
+impl Default for SocketConfig {
+    fn default() -> Self {
+        Self { path: PathBuf::from(DEFAULT_SOCKET) }
+    }
+}
+
+/// Where the agent listens for `diarwatch`.
+pub const DEFAULT_SOCKET: &str = "/run/diarwatch/agent.sock";
+
+/// GPUs. A missing driver is a state, not a fault.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GpuConfig {
+    /// Whether GPUs are sampled at all.
+    pub enabled: bool,
+    /// The NVML library, when it is not where the loader looks for `libnvidia-ml.so.1`.
+    pub library: Option<PathBuf>,
+    /// Utilisation, memory and power; at least 10 ms.
+    pub fast_interval: Span,
+    /// Temperature; at least 100 ms.
+    pub slow_interval: Span,
+    /// How often a missing driver is looked for.
+    pub retry_interval: Span,
+}
+
+impl Default for GpuConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            library: None,
+            fast_interval: Span::millis(100),
+            slow_interval: Span::secs(1),
+            retry_interval: Span::secs(10),
+        }
+    }
+}
+
+/// The host.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HostConfig {
+    /// CPU, memory, pressure; at least 100 ms.
+    pub interval: Span,
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self { interval: Span::secs(1) }
+    }
+}
+
+/// Reads and checks the configuration.
+///
+/// # Errors
+/// The first fault of the file, or every value that is not acceptable.
+pub fn load(path: &Path) -> Result<Config, Vec<ConfigError>> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let hint = format!("write one there or name another with --config; `{DEFAULT_PATH}` is the default");
+        vec![ConfigError::whole(path, format!("cannot be read: {error}"), Some(hint))]
+    })?;
+    parse(path, &text)
+}
+
+/// Checks a configuration's text.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<ConfigError>> {
+    let config: Config = config::parse(path, text).map_err(|error| vec![error])?;
+    let faults = validate(&config);
+    if faults.is_empty() {
+        return Ok(config);
+    }
+    let fault = |(problem, hint): (String, Option<String>)| ConfigError::whole(path, problem, hint);
+    Err(faults.into_iter().map(fault).collect())
+}
+
+fn validate(config: &Config) -> Vec<(String, Option<String>)> {
+    let mut faults = Vec::new();
+    let mut check = |good: bool, problem: &str, hint: &str| {
+        if !good {
+            faults.push((problem.to_owned(), Some(hint.to_owned())));
+        }
+    };
+    let endpoints = &config.aggregator.endpoints;
+    check(
+        !endpoints.is_empty(),
+        "[aggregator] endpoints is empty",
+        "write for example [\"aggregator:9440\"]",
+    );
+    let has_port = |endpoint: &String| {
+        endpoint.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    check(
+        endpoints.iter().all(has_port),
+        "[aggregator] endpoints has an entry without a port",
+        "write `host:port`, for example \"aggregator:9440\"",
+    );
+    check(
+        config.gpu.fast_interval >= Span::millis(10),
+        "[gpu] fast_interval is below 10ms",
+        "write at least \"10ms\"; \"100ms\" is the default",
+    );
+    check(
+        config.gpu.slow_interval >= Span::millis(100),
+        "[gpu] slow_interval is below 100ms",
+        "write at least \"100ms\"",
+    );
+    check(
+        config.gpu.retry_interval >= Span::secs(1),
+        "[gpu] retry_interval is below 1s",
+        "write at least \"1s\"",
+    );
+    check(
+        config.host.interval >= Span::millis(100),
+        "[host] interval is below 100ms",
+        "write at least \"100ms\"",
+    );
+    check(
+        config.spool.generation_bytes.0 >= 1 << 20,
+        "[spool] generation_bytes is below 1MiB",
+        "write at least \"1MiB\"",
+    );
+    check(
+        config.spool.bytes_max.0 >= config.spool.generation_bytes.0.saturating_mul(4),
+        "[spool] bytes_max is below four generations",
+        "raise it, or lower generation_bytes",
+    );
+    check(
+        config.spool.generation_age >= Span::secs(60),
+        "[spool] generation_age is below 1m",
+        "write at least \"1m\"",
+    );
+    let mut names = std::collections::BTreeSet::new();
+    for worker in &config.workers {
+        if !names.insert(&worker.name) {
+            let problem = format!("two [[worker]] are called `{}`", worker.name);
+            faults.push((problem, Some("give each its own name".into())));
+        }
+        for fault in worker.validate() {
+            faults.push((
+                format!("[[worker]] `{}`: {}: {}", worker.name, fault.field, fault.problem),
+                Some(fault.hint),
+            ));
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "[identity]\nca = \"ca.pem\"\ncertificate = \"n.pem\"\nkey = \"n.key\"\n[aggregator]\nendpoints = [\"127.0.0.1:9440\"]\n";
+
+    fn faults(more: &str) -> String {
+        let faults = parse(Path::new("agent.toml"), &format!("{LEAST}{more}")).unwrap_err();
+        faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn the_least_configuration_has_defaults_for_the_rest() {
+        let config = parse(Path::new("agent.toml"), LEAST).unwrap();
+        assert_eq!(config.gpu.fast_interval, Span::millis(100));
+        assert!(config.workers.is_empty());
+    }
+
+    #[test]
+    fn an_unknown_key_names_its_place_and_the_nearest_known_one() {
+        let text = faults("[gpu]\nfast_intervall = \"100ms\"\n");
+        assert!(text.starts_with("agent.toml:8:1: unknown field `fast_intervall`"), "{text}");
+        assert!(text.contains("did you mean `fast_interval`?"), "{text}");
+    }
+
+    #[test]
+    fn an_interval_that_would_load_the_driver_is_refused() {
+        assert!(faults("[gpu]\nfast_interval = \"1ms\"\n").contains("below 10ms"));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_says_how_to_name_another() {
+        let faults = load(Path::new("/does/not/exist.toml")).unwrap_err();
+        assert!(faults[0].to_string().contains("--config"), "{}", faults[0]);
+    }
+}

@@ -1,0 +1,265 @@
+//! The frame stage: ticks into one frame per second, cut at once when a tick must not wait.
+//!
+//! Takes ticks in any order of groups; gives [`Cut`]s (a body packed under its schema). A group
+//! whose series change starts a new schema, after what was open under the old one is cut. When the
+//! spool is slow the loop above waits and the ticks' queue drops. Pure: time is an argument.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use diarwatch_shared::clock::UnixMicros;
+use diarwatch_shared::frame::{self, Body, FrameError, Group};
+use diarwatch_shared::limits::{SERIES_MAX, TICKS_MAX, VALUES_MAX};
+use diarwatch_shared::reading::{Missing, Reading};
+use diarwatch_shared::schema::{GroupDef, Schema, SchemaId, SeriesDef, SeriesKey, schema_id};
+
+use crate::sample::Tick;
+
+/// A frame is cut when its first tick is this old.
+pub const FRAME_INTERVAL: Duration = Duration::from_secs(1);
+/// Frames that are cut early come at most this often.
+pub const EARLY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A packed frame without its number.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cut {
+    /// The time its times are relative to.
+    pub base: UnixMicros,
+    /// Its schema.
+    pub schema: SchemaId,
+    /// The schema's bytes, with the first frame that uses it.
+    pub new_schema: Option<Arc<[u8]>>,
+    /// Most ticks of any group.
+    pub ticks: u16,
+    /// Series over all groups.
+    pub series: u16,
+    /// The columns.
+    pub payload: Vec<u8>,
+}
+
+struct Open {
+    group: Arc<str>,
+    keys: Arc<[SeriesKey]>,
+    body: Group,
+}
+
+/// Collects ticks.
+#[derive(Default)]
+pub struct Framer {
+    groups: Vec<Open>,
+    schema: Option<(SchemaId, Arc<Schema>)>,
+    announced: Option<SchemaId>,
+    values: usize,
+    rejected: u64,
+}
+
+impl Framer {
+    /// Takes a tick; gives what had to be cut before it.
+    ///
+    /// # Errors
+    /// When what was open cannot be packed; it is dropped.
+    pub fn push(&mut self, tick: Tick) -> Result<Option<Cut>, FrameError> {
+        let known = self.groups.iter().position(|open| open.group == tick.group);
+        let same =
+            known.and_then(|at| self.groups.get(at)).is_some_and(|open| same_keys(&open.keys, &tick.keys));
+        let full =
+            known.and_then(|at| self.groups.get(at)).is_some_and(|open| open.body.times.len() >= TICKS_MAX);
+        let heavy = self.values + tick.keys.len() > VALUES_MAX;
+        let cut = if same && !full && !heavy { None } else { self.cut()? };
+        if !same && !self.lay_out(known, &tick) {
+            return Ok(cut);
+        }
+        let Some(open) = self.groups.iter_mut().find(|open| open.group == tick.group) else { return Ok(cut) };
+        open.body.times.push(tick.at);
+        let readings = tick.readings.into_iter().chain(std::iter::repeat(Err(Missing::Failed)));
+        for (column, reading) in open.body.columns.iter_mut().zip(readings) {
+            column.push(reading);
+        }
+        self.values += open.keys.len();
+        Ok(cut)
+    }
+
+    /// Packs what is open; `None` when nothing is.
+    ///
+    /// # Errors
+    /// When it cannot be packed; it is dropped.
+    pub fn cut(&mut self) -> Result<Option<Cut>, FrameError> {
+        let Some(base) = self.groups.iter().flat_map(|open| &open.body.times).min().copied() else {
+            return Ok(None);
+        };
+        let (id, schema) = self.schema();
+        let body = Body { groups: self.groups.iter_mut().map(Open::take).collect() };
+        self.values = 0;
+        let payload = frame::encode(&schema, base, &body)?;
+        let new_schema = (self.announced != Some(id)).then(|| schema.to_bytes().into());
+        self.announced = Some(id);
+        let count = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
+        let (ticks, series) = (count(body.ticks()), count(schema.series_count()));
+        Ok(Some(Cut { base, schema: id, new_schema, ticks, series, payload }))
+    }
+
+    /// The frame that carried the schema was lost: the next one carries it again.
+    pub fn announce_again(&mut self) {
+        self.announced = None;
+    }
+
+    /// Ticks refused because they would pass the limit on series.
+    #[must_use]
+    pub fn rejected(&self) -> u64 {
+        self.rejected
+    }
+
+    /// Gives the tick's group its columns; false when that would be too many series.
+    fn lay_out(&mut self, known: Option<usize>, tick: &Tick) -> bool {
+        let others: usize = self
+            .groups
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| Some(*at) != known)
+            .map(|(_, open)| open.keys.len())
+            .sum();
+        if others + tick.keys.len() > SERIES_MAX {
+            self.rejected += 1;
+            return false;
+        }
+        let columns: Vec<Vec<Reading>> = vec![Vec::new(); tick.keys.len()];
+        let body = Group { times: Vec::new(), columns };
+        let open = Open { group: Arc::clone(&tick.group), keys: Arc::clone(&tick.keys), body };
+        match known.and_then(|at| self.groups.get_mut(at)) {
+            Some(slot) => *slot = open,
+            None => self.groups.push(open),
+        }
+        self.schema = None;
+        true
+    }
+
+    fn schema(&mut self) -> (SchemaId, Arc<Schema>) {
+        if let Some((id, schema)) = &self.schema {
+            return (*id, Arc::clone(schema));
+        }
+        let group = |open: &Open| GroupDef {
+            name: open.group.to_string(),
+            series: open.keys.iter().cloned().map(SeriesDef::of).collect(),
+        };
+        let schema = Arc::new(Schema::new(self.groups.iter().map(group).collect()));
+        let id = schema_id(&schema.to_bytes());
+        self.schema = Some((id, Arc::clone(&schema)));
+        (id, schema)
+    }
+}
+
+impl Open {
+    fn take(&mut self) -> Group {
+        let empty = Group { times: Vec::new(), columns: vec![Vec::new(); self.keys.len()] };
+        std::mem::replace(&mut self.body, empty)
+    }
+}
+
+fn same_keys(known: &Arc<[SeriesKey]>, new: &Arc<[SeriesKey]>) -> bool {
+    Arc::ptr_eq(known, new) || known == new
+}
+
+/// When the next frame is due.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Due {
+    last: Duration,
+    early: bool,
+}
+
+impl Due {
+    /// A frame was cut.
+    pub fn cut(&mut self, now: Duration) {
+        *self = Self { last: now, early: false };
+    }
+
+    /// Something came that must not wait for the second to end.
+    pub fn hurry(&mut self) {
+        self.early = true;
+    }
+
+    /// When to cut.
+    #[must_use]
+    pub fn at(&self) -> Duration {
+        self.last + if self.early { EARLY_INTERVAL } else { FRAME_INTERVAL }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tick(group: &str, at: u64, keys: &[&str], value: f64) -> Tick {
+        let keys: Vec<SeriesKey> = keys.iter().map(|key| SeriesKey::new(key, &[])).collect();
+        let readings = keys.iter().map(|_| Ok(value)).collect();
+        Tick { group: group.into(), at: UnixMicros(at), keys: keys.into(), readings }
+    }
+
+    #[test]
+    fn a_schema_travels_once_and_a_new_series_makes_a_new_one() {
+        let mut framer = Framer::default();
+        assert_eq!(framer.push(tick("a", 1, &["x"], 1.0)), Ok(None));
+        let first = framer.cut().unwrap().unwrap();
+        assert!(first.new_schema.is_some());
+        framer.push(tick("a", 2, &["x"], 1.0)).unwrap();
+        assert!(framer.cut().unwrap().unwrap().new_schema.is_none());
+        framer.push(tick("a", 3, &["x"], 3.0)).unwrap();
+        let before = framer.push(tick("a", 4, &["x", "y"], 4.0)).unwrap().unwrap();
+        assert_eq!((before.schema, before.ticks), (first.schema, 1));
+        let after = framer.cut().unwrap().unwrap();
+        assert_ne!(after.schema, first.schema);
+        assert_eq!(after.series, 2);
+    }
+
+    #[test]
+    fn nothing_is_cut_out_of_nothing() {
+        assert_eq!(Framer::default().cut(), Ok(None));
+    }
+
+    #[test]
+    fn what_must_not_wait_is_cut_within_a_tenth_of_a_second() {
+        let mut due = Due::default();
+        due.cut(Duration::from_secs(5));
+        assert_eq!(due.at(), Duration::from_secs(6));
+        due.hurry();
+        assert_eq!(due.at(), Duration::from_millis(5_100));
+    }
+
+    #[test]
+    fn series_beyond_the_limit_are_refused_and_counted() {
+        let mut framer = Framer::default();
+        let many: Vec<String> = (0..SERIES_MAX).map(|n| format!("m{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        framer.push(tick("a", 1, &many, 1.0)).unwrap();
+        let cut = framer.push(tick("b", 1, &["x"], 1.0)).unwrap().unwrap();
+        assert_eq!(framer.rejected(), 1);
+        assert_eq!(usize::from(cut.series), SERIES_MAX);
+        assert_eq!(framer.cut(), Ok(None));
+    }
+
+    proptest! {
+        #[test]
+        fn every_tick_is_in_exactly_one_frame(groups in prop::collection::vec((0_u8..3, 1_usize..4, any::<bool>()), 1..40)) {
+            let mut framer = Framer::default();
+            let mut schemas = std::collections::BTreeMap::new();
+            let mut seen = Vec::new();
+            let mut take = |cut: Option<Cut>| {
+                let Some(cut) = cut else { return };
+                if let Some(bytes) = &cut.new_schema {
+                    schemas.insert(cut.schema, Schema::from_bytes(bytes).unwrap());
+                }
+                let body = frame::decode(&schemas[&cut.schema], cut.base, &cut.payload).unwrap();
+                seen.extend(body.groups.iter().flat_map(|group| &group.times).map(|time| time.0));
+            };
+            for (at, (group, width, cut)) in groups.iter().enumerate() {
+                let keys = ["x", "y", "z"];
+                let tick = tick(&group.to_string(), at as u64, &keys[..*width], 0.0);
+                take(framer.push(tick).unwrap());
+                if *cut { take(framer.cut().unwrap()); }
+            }
+            take(framer.cut().unwrap());
+            seen.sort_unstable();
+            prop_assert_eq!(seen, (0..groups.len() as u64).collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The agent of a GPU host: samples, keeps, sends, and restarts workers.
+//!
+//! The stages in the order of the data: [`sample`] -> [`frame`] (run by [`pipeline`]) -> [`spool`] ->
+//! [`uplink`]; and [`probe`] -> [`judge`] -> [`restart`] -> event, run by [`workers`] and ending in
+//! the same spool. [`observe`] answers the operator's [`cli`] from the [`board`].
+//!
+//! One thread runs all tasks (workers are tied to it by their death signal); the host's files and
+//! the spool's disk have threads of their own, NVML a process of its own.
+
+pub mod board;
+pub mod cli;
+pub mod config;
+pub mod frame;
+pub mod judge;
+pub mod observe;
+pub mod pipeline;
+pub mod probe;
+pub mod proc_text;
+pub mod restart;
+pub mod sample;
+pub mod spool;
+pub mod status;
+pub mod uplink;
+pub mod worker_series;
+pub mod workers;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use diarwatch_shared::identity::{Identity, IdentityError};
+use diarwatch_shared::{clock, daemon};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use board::Board;
+use config::{Config, IdentityConfig};
+use pipeline::Pipeline;
+use sample::{INPUTS_MAX, Input, Sink};
+use spool::{Spool, SpoolError};
+use uplink::Uplink;
+
+/// For the last frames to be acknowledged when the agent stops; they stay in the spool otherwise.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Outputs of the workers that may wait; events wait for room, statuses are sent again.
+const WORKER_OUTPUTS_MAX: usize = 256;
+
+/// Why the agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A PEM file cannot be read.
+    #[error(
+        "[identity] {key} = {path}: {source}; issue it with `diarwatch-aggregator pki`, or correct the path"
+    )]
+    Read {
+        /// The key of the configuration.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The identity cannot be used.
+    #[error("[identity] {0}")]
+    Identity(#[from] IdentityError),
+    /// The spool cannot be opened.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The socket cannot be opened.
+    #[error("[socket] path = {path}: {source}")]
+    Socket {
+        /// The socket.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The link cannot be set up.
+    #[error("uplink: {0}")]
+    Uplink(String),
+    /// Workers cannot be probed.
+    #[error("workers: {0}")]
+    Workers(#[from] probe::ProbeError),
+    /// The signals cannot be watched.
+    #[error("signals: {0}")]
+    Signals(std::io::Error),
+}
+
+/// Runs the agent until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start; once it runs it goes on.
+pub async fn run(config: Config) -> Result<(), StartError> {
+    let node = identity(&config.identity)?.node()?;
+    let tls = identity(&config.identity)?.client()?;
+    let started = clock::now();
+    let spool = Spool::open(&config.spool, started)?;
+    let epoch = spool.epoch();
+    let spool = spool.into_handle();
+    let board = Board::new(node.clone(), epoch, started);
+    let socket = config.socket.path.clone();
+    let listener =
+        observe::bind(&socket).map_err(|source| StartError::Socket { path: socket.clone(), source })?;
+
+    let (inputs, received) = mpsc::channel(INPUTS_MAX);
+    let (next, next_seen) = watch::channel(0);
+    let (stop, stopped) = watch::channel(false);
+
+    // sample
+    let sink = Sink::new(inputs.clone());
+    sample::host::start(config.host.interval.0, sink.clone(), board.clone());
+    let gpu = config.gpu.enabled.then(|| tokio::spawn(sample::gpu::run(config.gpu, sink, board.clone())));
+    // probe -> judge -> restart -> event
+    let workers = start_workers(config.workers, inputs.clone(), stopped)?;
+    // frame -> spool
+    let mut pipeline = tokio::spawn(Pipeline::new(spool.clone(), epoch, next, board.clone()).run(received));
+    // uplink
+    let endpoints = config.aggregator.endpoints;
+    let uplink = Uplink { endpoints, tls, spool, epoch, next: next_seen, board: board.clone() };
+    let mut uplink = tokio::spawn(uplink::run(uplink));
+    // observe
+    let observe = tokio::spawn(observe::serve(listener, board.clone()));
+
+    info!(node = %node, epoch = epoch.0, "agent runs");
+    daemon::ready(&format!("node {node}"));
+    let signal = tokio::select! {
+        signal = daemon::stop_signal() => signal.map_err(StartError::Signals)?,
+        ended = &mut uplink => return Err(StartError::Uplink(format!("{ended:?}"))),
+        _ = &mut pipeline => return Err(StartError::Uplink("the frame stage ended".into())),
+    };
+
+    info!(signal, "agent stops");
+    daemon::stopping();
+    stop.send_replace(true);
+    drop(workers.await);
+    gpu.inspect(tokio::task::JoinHandle::abort);
+    drop(inputs.send(Input::Stop).await);
+    drop(pipeline.await);
+    drain(&board).await;
+    observe.abort();
+    drop(std::fs::remove_file(socket));
+    let (emitted, acked) = board.read(|board| (board.frames_emitted, board.spool.frames_acked));
+    info!(frames_emitted = emitted, frames_acked = acked, "agent stopped");
+    Ok(())
+}
+
+/// Workers speak through a queue of their own, so that its type stays theirs.
+fn start_workers(
+    workers: Vec<config::worker::WorkerConfig>,
+    inputs: mpsc::Sender<Input>,
+    stop: watch::Receiver<bool>,
+) -> Result<tokio::task::JoinHandle<()>, StartError> {
+    let (outputs, mut told) = mpsc::channel(WORKER_OUTPUTS_MAX);
+    let mut running = workers::start(workers, outputs, stop)?;
+    Ok(tokio::spawn(async move {
+        while let Some(output) = told.recv().await {
+            if inputs.send(Input::Worker(output)).await.is_err() {
+                break;
+            }
+        }
+        while running.join_next().await.is_some() {}
+    }))
+}
+
+/// Waits until the aggregator has everything, or for [`DRAIN_TIMEOUT`].
+async fn drain(board: &Board) {
+    let drained = async {
+        while board.read(|board| board.spool.frames_acked < board.frames_emitted) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    if !board.read(|board| board.link.connected) {
+        warn!("agent stops without a link: what was not sent stays in the spool");
+    } else if timeout(DRAIN_TIMEOUT, drained).await.is_err() {
+        warn!("agent stops before everything was acknowledged: the rest stays in the spool");
+    }
+}
+
+fn identity(config: &IdentityConfig) -> Result<Identity, StartError> {
+    let read = |key: &'static str, path: &Path| {
+        std::fs::read(path).map_err(|source| StartError::Read { key, path: path.to_owned(), source })
+    };
+    let (ca, certificate) = (read("ca", &config.ca)?, read("certificate", &config.certificate)?);
+    Ok(Identity::from_pem(&ca, &certificate, &read("key", &config.key)?)?)
+}

@@ -1,0 +1,89 @@
+//! The socket of `diarwatch`: one question in, one JSON document out.
+//!
+//! A question is one line of at most [`QUESTION_BYTES_MAX`] bytes, `{"ask":"status"}`; the answer
+//! comes from the board, so that asking never touches the driver, the spool or a worker. At most
+//! [`ASKERS_MAX`] at once and [`ANSWER_TIMEOUT`] each: a slow asker is cut off, others are not held up.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::board::Board;
+use crate::status;
+
+/// Bytes of a question.
+pub const QUESTION_BYTES_MAX: usize = 4096;
+/// Askers that are served at once; more wait.
+pub const ASKERS_MAX: usize = 8;
+/// From the connection to the end of the answer.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+
+#[derive(Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+enum Question {
+    Status,
+}
+
+/// Opens the socket. A socket that another living agent answers on is left alone.
+///
+/// # Errors
+/// When the directory is not there, another agent answers, or the system refuses.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    if path.exists() {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                "another agent answers on it; stop that one first",
+            ));
+        }
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    // The group may ask, others may not.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}
+
+/// Answers until the agent stops.
+pub async fn serve(listener: UnixListener, board: Board) {
+    let permits = Arc::new(Semaphore::new(ASKERS_MAX));
+    loop {
+        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of file descriptors: wait rather than spin.
+            tokio::time::sleep(ANSWER_TIMEOUT).await;
+            continue;
+        };
+        let board = board.clone();
+        tokio::spawn(async move {
+            // An asker that is gone or too slow has nothing more to be told.
+            drop(timeout(ANSWER_TIMEOUT, answer(stream, &board)).await);
+            drop(permit);
+        });
+    }
+}
+
+async fn answer(mut stream: UnixStream, board: &Board) -> io::Result<()> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while line.len() < QUESTION_BYTES_MAX && stream.read(&mut byte).await? == 1 && byte != *b"\n" {
+        line.extend(byte);
+    }
+    let answer = match serde_json::from_slice(&line) {
+        Ok(Question::Status) => serde_json::to_vec(&board.read(status::of)),
+        Err(error) => {
+            let problem = format!("question is not understood: {error}");
+            serde_json::to_vec(&serde_json::json!({ "schema": 1, "kind": "error", "problem": problem }))
+        }
+    };
+    stream.write_all(&answer.map_err(io::Error::other)?).await?;
+    stream.shutdown().await
+}

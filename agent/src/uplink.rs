@@ -1,0 +1,338 @@
+//! The uplink: spool -> QUIC -> ack -> spool trimmed. The only file of the agent that knows quinn.
+//!
+//! Takes frames out of the spool; gives them to the aggregator on two streams: live frames as they
+//! come, and beside them the backlog, so that alerts recover at once after an outage. When the
+//! aggregator is slow, QUIC flow control stops the streams and the spool grows. Endpoints are tried
+//! in order of preference with jittered back-off; no aggregator is a state, not an error.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use diarwatch_shared::backoff::{Backoff, unit};
+use diarwatch_shared::identity::AGGREGATOR_NAME;
+use diarwatch_shared::limits::EPOCHS_MAX;
+use diarwatch_shared::node::{Epoch, Seq};
+use diarwatch_shared::schema::SchemaId;
+use diarwatch_shared::wire::control::{Durable, FromAgent, FromAggregator};
+use diarwatch_shared::wire::record::{self, Kind};
+use diarwatch_shared::wire::v1;
+use diarwatch_shared::{clock, wire};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{
+    Connection, ConnectionError, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig, VarInt,
+};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tracing::{info, warn};
+
+use crate::board::Board;
+use crate::spool::{Handle, Item};
+
+/// Between tries of the endpoints.
+const RECONNECT: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+/// A link that stood this long was a good one.
+const HELD: Duration = Duration::from_secs(10);
+/// For a connection to stand and the aggregator to answer the hello.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A link that is silent for this long is given up.
+const IDLE_TIMEOUT_MS: u32 = 15_000;
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Bytes in flight per stream and per connection.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Items taken out of the spool at once.
+const BATCH_ITEMS: usize = 64;
+
+/// What the uplink runs on.
+pub struct Uplink {
+    /// `host:port`, in order of preference.
+    pub endpoints: Vec<String>,
+    /// TLS with this node's certificate.
+    pub tls: rustls::ClientConfig,
+    /// Frames.
+    pub spool: Handle,
+    /// This run.
+    pub epoch: Epoch,
+    /// The number of the next frame of this run; changes when one was appended.
+    pub next: watch::Receiver<Seq>,
+    /// Where the link's state is told.
+    pub board: Board,
+}
+
+/// Why a connection ended or could not be made; all are worth another try.
+#[derive(Debug, thiserror::Error)]
+enum LinkError {
+    #[error("cannot resolve `{0}`: {1}")]
+    Resolve(String, String),
+    #[error("cannot reach the aggregator at {0}: {1}")]
+    Connect(SocketAddr, String),
+    #[error("aggregator refused: {0}")]
+    Refused(String),
+    #[error("link lost: {0}")]
+    Lost(String),
+    #[error("{0}")]
+    Spool(#[from] crate::spool::SpoolError),
+}
+
+/// Runs until the agent stops; never returns by itself.
+///
+/// # Errors
+/// When no UDP socket can be opened or the TLS configuration does not fit QUIC.
+pub async fn run(uplink: Uplink) -> Result<(), String> {
+    let client = client_config(&uplink.tls)?;
+    let mut failures = 0_u32;
+    loop {
+        for endpoint in &uplink.endpoints {
+            uplink.board.update(|board| board.link.endpoint = Some(endpoint.clone()));
+            let began = clock::uptime();
+            let Err(error) = session(&uplink, endpoint, client.clone()).await;
+            uplink.board.update(|board| {
+                board.link.connected = false;
+                board.link.round_trip_ms = None;
+                board.link.problem = Some(error.to_string());
+            });
+            warn!(endpoint, %error, "no link to the aggregator");
+            // A link that is refused again and again is a failure too, though it stood for a moment.
+            let held = clock::uptime().saturating_sub(began) > HELD;
+            failures = if held { 0 } else { failures.saturating_add(1) };
+        }
+        sleep(RECONNECT.wait(failures.saturating_sub(1), unit(clock::now().0))).await;
+    }
+}
+
+fn client_config(tls: &rustls::ClientConfig) -> Result<quinn::ClientConfig, String> {
+    let crypto = QuicClientConfig::try_from(tls.clone()).map_err(|error| error.to_string())?;
+    let mut transport = TransportConfig::default();
+    transport
+        .max_idle_timeout(Some(IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS))))
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(u64::from(CONNECTION_WINDOW_BYTES))
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None);
+    let mut client = quinn::ClientConfig::new(Arc::new(crypto));
+    client.transport_config(Arc::new(transport));
+    Ok(client)
+}
+
+/// One connection, from resolving the name to its end.
+async fn session(
+    uplink: &Uplink,
+    endpoint: &str,
+    client: quinn::ClientConfig,
+) -> Result<std::convert::Infallible, LinkError> {
+    let resolved = tokio::net::lookup_host(endpoint).await;
+    let address = resolved
+        .map_err(|error| LinkError::Resolve(endpoint.to_owned(), error.to_string()))?
+        .next()
+        .ok_or_else(|| LinkError::Resolve(endpoint.to_owned(), "it has no address".into()))?;
+    let (connection, control) =
+        timeout(CONNECT_TIMEOUT, connect(address, client)).await.map_err(|_| {
+            LinkError::Connect(address, format!("no answer in {} s", CONNECT_TIMEOUT.as_secs()))
+        })??;
+    let Err(error) = converse(uplink, endpoint, &connection, control).await;
+    // The aggregator's own words say more than the stream that ended first.
+    Err(match connection.close_reason() {
+        Some(ConnectionError::ApplicationClosed(close)) if !close.reason.is_empty() => {
+            LinkError::Refused(String::from_utf8_lossy(&close.reason).into_owned())
+        }
+        _ => error,
+    })
+}
+
+/// Hello, then frames one way and acks the other.
+async fn converse(
+    uplink: &Uplink,
+    endpoint: &str,
+    connection: &Connection,
+    (mut say, mut hear): (SendStream, RecvStream),
+) -> Result<std::convert::Infallible, LinkError> {
+    let durable = timeout(CONNECT_TIMEOUT, greet(uplink, &mut say, &mut hear))
+        .await
+        .map_err(|_| LinkError::Lost("the aggregator does not answer the hello".into()))??;
+    for acked in &durable {
+        let acked = *acked;
+        uplink.spool.run(move |spool| spool.ack(acked)).await?;
+    }
+    let live_from = *uplink.next.borrow();
+    info!(endpoint, "link to the aggregator stands");
+    uplink.board.update(|board| {
+        board.link.connected = true;
+        board.link.problem = None;
+        board.link.connections += 1;
+    });
+    let live = open(connection).await?;
+    tokio::select! {
+        ended = acks(uplink, &mut hear, connection) => ended,
+        ended = send_live(uplink, live, live_from) => ended,
+        ended = send_backlog(uplink, connection, live_from, &durable) => ended,
+    }
+}
+
+async fn connect(
+    address: SocketAddr,
+    client: quinn::ClientConfig,
+) -> Result<(Connection, (SendStream, RecvStream)), LinkError> {
+    let fail = |error: &dyn std::fmt::Display| LinkError::Connect(address, error.to_string());
+    let local = if address.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+    let local: SocketAddr = local.parse().map_err(|error| fail(&error))?;
+    let endpoint = Endpoint::client(local).map_err(|error| fail(&error))?;
+    let connecting = endpoint.connect_with(client, address, AGGREGATOR_NAME).map_err(|error| fail(&error))?;
+    let connection = connecting.await.map_err(|error| fail(&error))?;
+    let control = connection.open_bi().await.map_err(|error| fail(&error))?;
+    Ok((connection, control))
+}
+
+async fn open(connection: &Connection) -> Result<SendStream, LinkError> {
+    connection.open_uni().await.map_err(|error| LinkError::Lost(error.to_string()))
+}
+
+/// Hello and welcome; gives what the aggregator already has.
+async fn greet(
+    uplink: &Uplink,
+    say: &mut SendStream,
+    hear: &mut RecvStream,
+) -> Result<Vec<Durable>, LinkError> {
+    let mut epochs = uplink.spool.run(|spool| Ok(spool.epochs())).await?;
+    let surplus = epochs.len().saturating_sub(EPOCHS_MAX);
+    epochs.drain(..surplus);
+    let hello = FromAgent::Hello {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        epoch: uplink.epoch,
+        epochs,
+        clock: clock::now(),
+    };
+    let body = serde_json::to_vec(&hello).map_err(|error| LinkError::Lost(error.to_string()))?;
+    record::write(say, Kind::Control, &body).await.map_err(|error| LinkError::Lost(error.to_string()))?;
+    match hear_one(hear).await? {
+        FromAggregator::Welcome { durable, .. } => Ok(durable),
+        FromAggregator::Refused { reason } => Err(LinkError::Refused(reason)),
+        FromAggregator::Ack { .. } => Err(LinkError::Lost("ack before the welcome".into())),
+    }
+}
+
+async fn hear_one(hear: &mut RecvStream) -> Result<FromAggregator, LinkError> {
+    let lost = |text: String| LinkError::Lost(text);
+    let read = record::read(hear).await.map_err(|error| lost(error.to_string()))?;
+    match read {
+        Some((Kind::Control, body)) => serde_json::from_slice(&body).map_err(|error| lost(error.to_string())),
+        Some((kind, _)) => Err(lost(format!("{kind:?} record on the control stream"))),
+        None => Err(lost("the aggregator closed the control stream".into())),
+    }
+}
+
+/// Trims the spool as acks arrive.
+async fn acks(
+    uplink: &Uplink,
+    hear: &mut RecvStream,
+    connection: &Connection,
+) -> Result<std::convert::Infallible, LinkError> {
+    loop {
+        match hear_one(hear).await? {
+            FromAggregator::Ack { durable } => {
+                for acked in durable {
+                    uplink.spool.run(move |spool| spool.ack(acked)).await?;
+                    if acked.epoch == uplink.epoch {
+                        uplink.board.update(|board| board.spool.frames_acked = acked.next);
+                    }
+                }
+            }
+            FromAggregator::Refused { reason } => return Err(LinkError::Refused(reason)),
+            FromAggregator::Welcome { .. } => {}
+        }
+        let round_trip = connection.rtt().as_secs_f64() * 1e3;
+        uplink.board.update(|board| board.link.round_trip_ms = Some(round_trip));
+    }
+}
+
+/// Frames of this run from `from` on, as they are appended.
+async fn send_live(
+    uplink: &Uplink,
+    mut stream: SendStream,
+    from: Seq,
+) -> Result<std::convert::Infallible, LinkError> {
+    let mut next = uplink.next.clone();
+    let mut at = from;
+    let mut announced = BTreeSet::new();
+    loop {
+        let end = *next.borrow_and_update();
+        while at < end {
+            at = send_from(uplink, &mut stream, &mut announced, uplink.epoch, at).await?.unwrap_or(end);
+        }
+        if next.changed().await.is_err() {
+            // The frame stage has ended; what is on its way may still be acknowledged.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Everything that was there before this connection and is not durable at the aggregator.
+async fn send_backlog(
+    uplink: &Uplink,
+    connection: &Connection,
+    live_from: Seq,
+    durable: &[Durable],
+) -> Result<std::convert::Infallible, LinkError> {
+    let mut stream = open(connection).await?;
+    let mut announced = BTreeSet::new();
+    for epoch in uplink.spool.run(|spool| Ok(spool.epochs())).await? {
+        let mut at = durable.iter().find(|acked| acked.epoch == epoch).map_or(0, |acked| acked.next);
+        let end = if epoch == uplink.epoch { live_from } else { Seq::MAX };
+        while at < end {
+            match send_from(uplink, &mut stream, &mut announced, epoch, at).await? {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+    }
+    stream.finish().map_err(|error| LinkError::Lost(error.to_string()))?;
+    std::future::pending().await
+}
+
+/// Sends a batch from `from` on; gives the number behind it, `None` when the spool has no more.
+async fn send_from(
+    uplink: &Uplink,
+    stream: &mut SendStream,
+    announced: &mut BTreeSet<SchemaId>,
+    epoch: Epoch,
+    from: Seq,
+) -> Result<Option<Seq>, LinkError> {
+    let lost = |error: &dyn std::fmt::Display| LinkError::Lost(error.to_string());
+    let items = uplink.spool.run(move |spool| spool.read(epoch, from, BATCH_ITEMS)).await?;
+    let mut behind = None;
+    for item in items {
+        let (next, bytes) = match item {
+            Item::Frame(seq, bytes) => (seq + 1, bytes),
+            Item::Gap(gap) => (gap.to, seal_gap(&gap).map_err(|error| lost(&error))?),
+        };
+        let (header, _) = v1::open(&bytes).map_err(|error| lost(&error))?;
+        if header.codec == wire::Codec::Columns && announced.insert(header.schema) {
+            let id = header.schema;
+            let schema = uplink.spool.run(move |spool| Ok(spool.schema(id))).await?;
+            let schema = schema.ok_or_else(|| LinkError::Lost(format!("spool has no schema {id}")))?;
+            record::write(stream, Kind::Schema, &schema).await.map_err(|error| lost(&error))?;
+        }
+        record::write(stream, Kind::Frame, &bytes).await.map_err(|error| lost(&error))?;
+        behind = Some(next);
+    }
+    Ok(behind)
+}
+
+/// A gap takes the place of its frames in the sequence.
+fn seal_gap(gap: &wire::control::Gap) -> Result<Vec<u8>, v1::EnvelopeError> {
+    let header = v1::Header {
+        seq: gap.from,
+        base: clock::now(),
+        epoch: gap.epoch,
+        schema: SchemaId(0),
+        ticks: 0,
+        series: 0,
+        flags: v1::FLAG_KEYFRAME,
+        codec: wire::Codec::Gap,
+    };
+    v1::seal(&header, serde_json::to_vec(gap).unwrap_or_default())
+}
