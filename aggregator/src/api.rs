@@ -1,0 +1,196 @@
+//! HTTP: the page, JSON for programs, the aggregator's own metrics. Reads only.
+//!
+//! Takes requests on a loopback address; gives answers out of memory. The Host header must name
+//! this machine, so that a web page elsewhere cannot read through the operator's browser. Slow
+//! readers hold nothing: an answer is built before the first byte is sent.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{Html, IntoResponse, Json, Response};
+use axum::routing::get;
+use diarwatch_shared::clock::{self, Zone};
+use diarwatch_shared::texts::Lang;
+use serde::Deserialize;
+use serde_json::{Value as Json_, json};
+
+use crate::alerts::Phase;
+use crate::computed::{self, Live};
+use crate::config::Config;
+use crate::desk::Desk;
+use crate::rules::eval::{self, Value};
+use crate::rules::promql::Query as PromQuery;
+use crate::store::Store;
+use crate::view::{self, View};
+use crate::{dashboard, metrics};
+
+/// What answers are made of.
+#[derive(Clone)]
+pub struct Api {
+    store: Store,
+    desk: Desk,
+    config: Arc<Config>,
+    zone: Zone,
+}
+
+impl Api {
+    /// An API over the store and the desk.
+    #[must_use]
+    pub fn new(store: Store, desk: Desk, config: Arc<Config>, zone: Zone) -> Self {
+        Self { store, desk, config, zone }
+    }
+
+    /// Its routes.
+    pub fn router(self) -> Router {
+        Router::new()
+            .route("/", get(page))
+            .route("/dashboard.css", get(style))
+            .route("/api/v1/status", get(status))
+            .route("/api/v1/query", get(query))
+            .route("/api/v1/alerts", get(alerts))
+            .route("/metrics", get(own_metrics))
+            .route("/-/healthy", get(healthy))
+            .layer(middleware::from_fn_with_state(Arc::clone(&self.config), only_this_host))
+            .with_state(self)
+    }
+
+    async fn view(&self, lang: Lang) -> View {
+        let now = clock::now();
+        let kept = self.desk.read(Clone::clone).await;
+        self.store.read(|memory| {
+            let sending = computed::sending(memory, self.config.nodes.timeout.0, now);
+            view::of(memory, &kept, |node| sending.contains(node.as_str()), &self.zone, lang, now)
+        })
+    }
+}
+
+/// Refuses a Host that is not this machine's name here (DNS rebinding), and sets the policy.
+async fn only_this_host(State(config): State<Arc<Config>>, request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name =
+        host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
+    let known = ["localhost", "127.0.0.1", "[::1]"].contains(&name)
+        || config.http.allowed_hosts.iter().any(|host| host == name);
+    if !known {
+        let text = "this Host is not served here; add it to [http] allowed_hosts\n";
+        return (StatusCode::MISDIRECTED_REQUEST, text).into_response();
+    }
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(dashboard::POLICY));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+#[derive(Deserialize)]
+struct PageQuery {
+    lang: Option<String>,
+}
+
+impl PageQuery {
+    fn lang(&self, headers: &HeaderMap, default: Lang) -> Lang {
+        let asked = self.lang.as_deref().and_then(Lang::of);
+        let accepted = || Lang::accepted(headers.get(header::ACCEPT_LANGUAGE)?.to_str().ok()?);
+        asked.or_else(accepted).unwrap_or(default)
+    }
+}
+
+async fn page(State(api): State<Api>, Query(query): Query<PageQuery>, headers: HeaderMap) -> Html<String> {
+    let lang = query.lang(&headers, api.config.display.lang);
+    Html(dashboard::render(&api.view(lang).await, lang))
+}
+
+async fn style() -> impl IntoResponse {
+    let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "max-age=300")];
+    (headers, dashboard::STYLE)
+}
+
+async fn status(State(api): State<Api>, Query(query): Query<PageQuery>, headers: HeaderMap) -> Json<View> {
+    let lang = query.lang(&headers, api.config.display.lang);
+    Json(api.view(lang).await)
+}
+
+#[derive(Deserialize)]
+struct InstantQuery {
+    query: String,
+}
+
+/// `/api/v1/query` of Prometheus, at the present.
+async fn query(State(api): State<Api>, Query(asked): Query<InstantQuery>) -> Response {
+    let query = match PromQuery::parse(&asked.query) {
+        Ok(query) => query,
+        Err(faults) => {
+            let problems: Vec<String> = faults.iter().map(|fault| fault.problem.clone()).collect();
+            return bad_query(&problems.join("; "));
+        }
+    };
+    let now = clock::now();
+    let value = api.store.read(|memory| {
+        let sending = computed::sending(memory, api.config.nodes.timeout.0, now);
+        eval::instant(&query, &Live::new(memory, &sending, now), now.as_millis(), api.config.rules.lookback.0)
+    });
+    let point = |value: f64| json!([now.as_secs_f64(), number(value)]);
+    match value {
+        Ok(Value::Vector(samples)) => {
+            let rows = samples
+                .into_iter()
+                .map(|sample| json!({ "metric": sample.labels, "value": point(sample.value) }));
+            success(&json!({ "resultType": "vector", "result": rows.collect::<Vec<_>>() }))
+        }
+        Ok(Value::Scalar(value)) => success(&json!({ "resultType": "scalar", "result": point(value) })),
+        Ok(Value::String(text)) => {
+            success(&json!({ "resultType": "string", "result": [now.as_secs_f64(), text] }))
+        }
+        Err(error) => bad_query(&error.to_string()),
+    }
+}
+
+/// `/api/v1/alerts` of Prometheus.
+async fn alerts(State(api): State<Api>) -> Response {
+    let kept = api.desk.read(Clone::clone).await;
+    let row = |alert: &crate::alerts::Alert| {
+        json!({
+            "labels": alert.labels,
+            "annotations": alert.annotations,
+            "state": if alert.phase == Phase::Firing { "firing" } else { "pending" },
+            "activeAt": alert.active_since.to_string(),
+            "value": number(alert.value),
+        })
+    };
+    success(&json!({ "alerts": kept.alerts.active().map(row).collect::<Vec<_>>() }))
+}
+
+async fn own_metrics(State(api): State<Api>) -> impl IntoResponse {
+    let kept = api.desk.read(Clone::clone).await;
+    let text = api.store.read(|memory| metrics::exposition(memory, &kept));
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+async fn healthy() -> &'static str {
+    "ok\n"
+}
+
+/// Numbers are text in Prometheus' JSON, so that NaN and infinities can be said.
+fn number(value: f64) -> String {
+    if value.is_nan() {
+        "NaN".to_owned()
+    } else if value.is_infinite() {
+        if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned()
+    } else {
+        value.to_string()
+    }
+}
+
+fn success(data: &Json_) -> Response {
+    Json(json!({ "status": "success", "data": data })).into_response()
+}
+
+fn bad_query(problem: &str) -> Response {
+    let body = json!({ "status": "error", "errorType": "bad_data", "error": problem });
+    (StatusCode::BAD_REQUEST, Json(body)).into_response()
+}

@@ -1,0 +1,200 @@
+//! `diarwatch-aggregator`: the service and the administrator's verbs. stdout is data, stderr is
+//! talk; exit numbers are those of [`Exit`].
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+use diarwatch_shared::exit::Exit;
+use diarwatch_shared::node::NodeId;
+use diarwatch_shared::{clock, daemon};
+
+use crate::config::{self, DEFAULT_PATH};
+use crate::rules::check::check;
+use crate::{StartError, pki, run};
+
+/// Collects every node's frames, evaluates rules and tells people.
+#[derive(Debug, Parser)]
+#[command(name = "diarwatch-aggregator", version)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the aggregator until SIGTERM.
+    Run {
+        /// The configuration.
+        #[arg(long, env = "DIARWATCH_AGGREGATOR_CONFIG", default_value = DEFAULT_PATH)]
+        config: PathBuf,
+    },
+    /// The configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Prometheus rule files.
+    #[command(subcommand)]
+    Rules(RulesCommand),
+    /// The fleet's certificates.
+    #[command(subcommand)]
+    Pki(PkiCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Check a configuration; writes nothing and opens no network.
+    Check {
+        /// The file.
+        #[arg(default_value = DEFAULT_PATH)]
+        path: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum RulesCommand {
+    /// Check rule files: each fault with its line and column.
+    Check {
+        /// The files.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum PkiCommand {
+    /// Make a CA, the aggregator's certificate and one for each named node.
+    Init {
+        /// Where the files go; the CA's key stays there.
+        #[arg(long)]
+        directory: PathBuf,
+        /// A node to make a certificate for; may be given several times.
+        #[arg(long = "node", value_parser = parse_node)]
+        nodes: Vec<NodeId>,
+    },
+    /// Make a certificate for one more node.
+    Node {
+        /// Where the CA is.
+        #[arg(long)]
+        directory: PathBuf,
+        /// The node.
+        #[arg(value_parser = parse_node)]
+        node: NodeId,
+    },
+}
+
+fn parse_node(text: &str) -> Result<NodeId, String> {
+    NodeId::new(text).map_err(|error| error.to_string())
+}
+
+/// Ends a command line that clap did not take (or that asked for help).
+#[must_use]
+pub fn usage(error: &clap::Error) -> Exit {
+    drop(error.print());
+    if error.use_stderr() { Exit::Usage } else { Exit::Ok }
+}
+
+/// Runs the command.
+#[must_use]
+pub fn main(arguments: Arguments) -> Exit {
+    match arguments.command {
+        Command::Run { config } => serve(&config),
+        Command::Config(ConfigCommand::Check { path }) => check_config(&path),
+        Command::Rules(RulesCommand::Check { files, json }) => check_rules(&files, json),
+        Command::Pki(PkiCommand::Init { directory, nodes }) => {
+            made(pki::init(&directory, &nodes, clock::now()))
+        }
+        Command::Pki(PkiCommand::Node { directory, node }) => {
+            made(pki::node(&directory, &node, clock::now()))
+        }
+    }
+}
+
+fn serve(path: &Path) -> Exit {
+    daemon::start_log("diarwatch-aggregator");
+    let config = match config::load(path) {
+        Ok(config) => config,
+        Err(faults) => {
+            faults.iter().for_each(|fault| talk(&format!("error: {fault}")));
+            return Exit::BadConfig;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            talk(&format!("error: cannot start: {error}"));
+            return Exit::Temporary;
+        }
+    };
+    match runtime.block_on(run(config)) {
+        Ok(()) => Exit::Ok,
+        Err(error) => {
+            talk(&format!("error: {}: {error}", path.display()));
+            match error {
+                StartError::Store(_) | StartError::Listen(_) | StartError::Signals(_) => Exit::Temporary,
+                _ => Exit::BadConfig,
+            }
+        }
+    }
+}
+
+fn check_config(path: &Path) -> Exit {
+    match config::load(path) {
+        Ok(_) => {
+            say(&format!("{}: ok", path.display()));
+            Exit::Ok
+        }
+        Err(faults) => {
+            faults.iter().for_each(|fault| talk(&format!("error: {fault}")));
+            Exit::BadConfig
+        }
+    }
+}
+
+fn check_rules(files: &[PathBuf], json: bool) -> Exit {
+    let mut texts = Vec::new();
+    for path in files {
+        match std::fs::read(path) {
+            Ok(bytes) => texts.push((path.clone(), String::from_utf8_lossy(&bytes).into_owned())),
+            Err(error) => {
+                talk(&format!("error: {}: {error}", path.display()));
+                return Exit::BadData;
+            }
+        }
+    }
+    let report = check(&texts);
+    if json {
+        say(&serde_json::to_string(&report).unwrap_or_default());
+    } else if report.is_clean() {
+        say(&format!("ok: {} rules in {} files", report.rules, files.len()));
+    } else {
+        report.faults.iter().for_each(|fault| talk(&format!("error: {fault}")));
+    }
+    if report.is_clean() { Exit::Ok } else { Exit::BadData }
+}
+
+fn made(made: Result<Vec<PathBuf>, pki::PkiError>) -> Exit {
+    match made {
+        Ok(paths) => {
+            paths.iter().for_each(|path| say(&path.display().to_string()));
+            Exit::Ok
+        }
+        Err(error) => {
+            talk(&format!("error: {error}"));
+            Exit::BadData
+        }
+    }
+}
+
+/// A line on stderr.
+fn talk(line: &str) {
+    // A closed stderr leaves nobody to talk to.
+    drop(writeln!(std::io::stderr(), "{line}"));
+}
+
+/// Text on stdout; a closed pipe (`| head`) is no fault.
+fn say(text: &str) {
+    drop(writeln!(std::io::stdout(), "{text}"));
+}

@@ -1,0 +1,119 @@
+//! The shell around rules, alerts and notify: two loops.
+//!
+//! One evaluates the rules when frames arrive, and at least once per interval, and puts what became
+//! of the alerts on the desk. The other takes messages from the desk to Slack, one after the other.
+//! When evaluation is slow, arrivals that came meanwhile share the next round.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use diarwatch_shared::backoff::unit;
+use diarwatch_shared::clock::{self, UnixMicros, Zone};
+use diarwatch_shared::schema::Labels;
+use diarwatch_shared::texts::Lang;
+use tokio::time::{interval, sleep, timeout};
+use tracing::{error, info, warn};
+
+use crate::alerts::{Change, Phase};
+use crate::computed::{self, Live};
+use crate::config::{NodesConfig, RulesConfig};
+use crate::desk::{Desk, Kept};
+use crate::notify::slack::{Slack, payload};
+use crate::notify::{Outcome, message};
+use crate::rules::RuleSet;
+use crate::store::Store;
+
+/// Arrivals within this time share a round: an event is seen with the values that it explains.
+const GATHER: Duration = Duration::from_millis(50);
+/// Between looks at an empty outbox.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Evaluates rules until the aggregator stops.
+pub async fn evaluate(store: Store, rules: RuleSet, desk: Desk, config: RulesConfig, nodes: NodesConfig) {
+    let mut each = interval(config.interval.0);
+    loop {
+        tokio::select! {
+            _ = each.tick() => {}
+            () = store.arrival() => sleep(GATHER).await,
+        }
+        let now = clock::now();
+        store.update(|memory| memory.head.trim(now));
+        let round = store.read(|memory| {
+            let sending = computed::sending(memory, nodes.timeout.0, now);
+            let live = Live::new(memory, &sending, now);
+            Round::of(&rules, &live, sending, now, config.lookback.0)
+        });
+        desk.change(|kept| round.put(kept)).await;
+    }
+}
+
+/// One round of the rules, taken while the store was read.
+struct Round<'r> {
+    evaluation: crate::rules::Evaluation<'r>,
+    sending: BTreeSet<String>,
+    now: UnixMicros,
+}
+
+impl<'r> Round<'r> {
+    fn of(
+        rules: &'r RuleSet,
+        live: &Live<'_>,
+        sending: BTreeSet<String>,
+        now: UnixMicros,
+        lookback: Duration,
+    ) -> Self {
+        Self { evaluation: rules.evaluate(live, now, lookback), sending, now }
+    }
+
+    /// Puts the round on the desk; it matters when an alert came, went or changed its phase.
+    fn put(self, kept: &mut Kept) -> (bool, ()) {
+        let phases = |kept: &Kept| -> Vec<(Labels, Phase)> {
+            kept.alerts.active().map(|alert| (alert.labels.clone(), alert.phase)).collect()
+        };
+        let before = phases(kept);
+        let sends = |labels: &Labels| labels.get("node").is_none_or(|node| self.sending.contains(node));
+        let changes = kept.alerts.step(&self.evaluation.alerts, self.now, sends);
+        for Change { alert } in changes {
+            info!(alertname = alert.label("alertname"), phase = ?alert.phase, node = alert.label("node"), worker = alert.label("worker"), "alert");
+            kept.outbox.push(alert, self.now);
+        }
+        kept.faults =
+            self.evaluation.faults.into_iter().map(|(rule, fault)| format!("{rule}: {fault}")).collect();
+        (phases(kept) != before, ())
+    }
+}
+
+/// Carries messages to Slack until the aggregator stops. Without a channel they are counted as dropped.
+pub async fn notify(store: Store, desk: Desk, slack: Option<Slack>, zone: Zone, lang: Lang) {
+    loop {
+        let due = desk.read(|kept| kept.outbox.due(clock::now()).cloned()).await;
+        let message = match due {
+            Ok(message) => message,
+            Err(wait) => {
+                // Whichever comes first; a wake-up without work does no harm.
+                drop(timeout(wait.unwrap_or(IDLE), desk.changed()).await);
+                continue;
+            }
+        };
+        let outcome = match &slack {
+            Some(slack) => {
+                let payload = store.read(|memory| {
+                    let action = message::action(&message.alert, &memory.events, lang);
+                    let simulated = computed::simulated(memory, message.alert.label("node"));
+                    payload(&message.alert, action.as_deref(), simulated, &zone, lang)
+                });
+                slack.send(&payload).await
+            }
+            None => Outcome::Never { reason: String::from("no [slack] is configured") },
+        };
+        match &outcome {
+            Outcome::Accepted => {}
+            Outcome::Later { reason, .. } => warn!(reason, "message is tried again"),
+            Outcome::Never { reason } => {
+                error!(reason, alertname = message.alert.label("alertname"), "message is given up")
+            }
+        }
+        let now = clock::now();
+        desk.change(|kept| (true, kept.outbox.tried(outcome, now, unit(now.0)))).await;
+    }
+}

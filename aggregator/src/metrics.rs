@@ -1,0 +1,91 @@
+//! The aggregator's own counters as Prometheus text: what was stored, dropped, told. Pure.
+
+use std::fmt::Write;
+
+use crate::alerts::Phase;
+use crate::desk::Kept;
+use crate::store::Memory;
+
+/// The exposition.
+#[must_use]
+pub fn exposition(memory: &Memory, kept: &Kept) -> String {
+    let mut out = String::new();
+    let mut one = |name: &str, kind: &str, help: &str, value: u64| {
+        // Writing to a string cannot fail.
+        let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+    };
+    let head = memory.head.dropped();
+    one("diarwatch_head_series", "gauge", "Series in memory.", memory.head.series_count() as u64);
+    one(
+        "diarwatch_head_samples_dropped_series_total",
+        "counter",
+        "Samples of series beyond the limit per node.",
+        head.series,
+    );
+    one(
+        "diarwatch_head_samples_dropped_late_total",
+        "counter",
+        "Samples older than the head window; they are on disk.",
+        head.late,
+    );
+    let firing = kept.alerts.active().filter(|alert| alert.phase == Phase::Firing).count();
+    one("diarwatch_alerts_firing", "gauge", "Alerts that are firing.", firing as u64);
+    one("diarwatch_alerts_dropped_total", "counter", "Alerts beyond the limit.", kept.alerts.dropped);
+    one(
+        "diarwatch_rule_faults",
+        "gauge",
+        "Rules that could not be evaluated in the newest round.",
+        kept.faults.len() as u64,
+    );
+    one("diarwatch_notifications_waiting", "gauge", "Messages on their way.", kept.outbox.len() as u64);
+    one(
+        "diarwatch_notifications_accepted_total",
+        "counter",
+        "Messages that the channel took.",
+        kept.outbox.accepted,
+    );
+    one(
+        "diarwatch_notifications_dropped_total",
+        "counter",
+        "Messages given up because the outbox was full.",
+        kept.outbox.dropped,
+    );
+    one(
+        "diarwatch_notifications_refused_total",
+        "counter",
+        "Messages that the channel refused for good.",
+        kept.outbox.refused,
+    );
+    per_node(&mut out, memory);
+    out
+}
+
+fn per_node(out: &mut String, memory: &Memory) {
+    type Read = fn(&crate::store::NodeState) -> u64;
+    let rows: [(&str, &str, &str, Read); 6] = [
+        ("diarwatch_node_connected", "gauge", "1 while the node has a connection.", |node| {
+            u64::from(node.connected)
+        }),
+        ("diarwatch_frames_stored_total", "counter", "Frames on disk.", |node| node.frames_stored),
+        ("diarwatch_frames_duplicate_total", "counter", "Frames that came again.", |node| {
+            node.frames_duplicate
+        }),
+        ("diarwatch_frames_refused_total", "counter", "Frames too far ahead of a hole.", |node| {
+            node.frames_refused
+        }),
+        (
+            "diarwatch_frames_opaque_total",
+            "counter",
+            "Frames kept though their payload cannot be read.",
+            |node| node.frames_opaque,
+        ),
+        ("diarwatch_frames_lost_total", "counter", "Frames that will never come.", |node| node.frames_lost),
+    ];
+    for (name, kind, help, read) in rows {
+        let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        for (node, state) in &memory.nodes {
+            // A node's name is a DNS label: nothing in it needs escaping.
+            let _ = writeln!(out, "{name}{{node=\"{node}\"}} {}", read(state));
+        }
+    }
+}
