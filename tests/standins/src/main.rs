@@ -1,0 +1,42 @@
+//! `diarwatch-standins`: takes a command line, runs one stand-in until SIGTERM, gives its exit number.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use diarwatch_standins::{command, demo, link, slack, smoke, worker};
+
+#[derive(Parser)]
+#[command(version, about = "Stand-ins for what diarwatch talks to: real HTTP, scriptable faults")]
+struct Cli {
+    #[command(subcommand)]
+    stand_in: StandIn,
+}
+
+#[derive(Subcommand)]
+enum StandIn {
+    /// A pyannote worker: /health and /ready always answer 200, the body alone tells
+    Worker(worker::Args),
+    /// A Slack incoming webhook with the documented limits, and a page that shows the channel
+    Slack(slack::Args),
+    /// A UDP cable that can be cut and can lose datagrams
+    Link(link::Args),
+    /// All of diarwatch on this machine with two workers, until Ctrl-C
+    Demo(demo::Args),
+    /// The demo without a person: kill a worker, cut the link, lose nothing
+    Smoke(smoke::Args),
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let cli = match command::parsed(Cli::try_parse()) {
+        Ok(cli) => cli,
+        Err(code) => return code,
+    };
+    command::ended(match cli.stand_in {
+        StandIn::Worker(args) => worker::run(args).await,
+        StandIn::Slack(args) => slack::run(args).await,
+        StandIn::Link(args) => link::run(args).await,
+        StandIn::Demo(args) => demo::run(args).await,
+        StandIn::Smoke(args) => smoke::run(args).await,
+    })
+}
