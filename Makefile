@@ -1,0 +1,54 @@
+# The commands of this house; `make` alone lists them. The longer parts are scripts in .ci/.
+# Binaries are looked for where cargo puts them: CARGO_TARGET_DIR, or target/.
+
+SHELL := bash
+BIN   := $(or $(CARGO_TARGET_DIR),target)/debug
+STEP  := .ci/step
+
+.DEFAULT_GOAL := help
+# Cargo uses all cores by itself; two cargos at once would only wait for one lock.
+.NOTPARALLEL:
+.PHONY: help build demo smoke test lint format clippy docs deny bench rules-check clean-demo install
+
+help: ## Lists these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Builds every package (dev profile)
+	@$(STEP) "build" cargo build --workspace --locked
+
+demo: build ## Starts an aggregator, an agent, two workers and stand-ins on loopback; Ctrl-C ends all
+	@$(BIN)/diarwatch-standins demo
+
+smoke: build ## Kills a worker and cuts the link for 5 s without a person; exits 1 if anything was lost
+	@echo "==> smoke"
+	@$(BIN)/diarwatch-standins smoke
+
+test: install lint ## Installs what the tests need, then runs all of them: the one gate
+	@$(STEP) "tests" .ci/tests
+	@$(MAKE) --no-print-directory docs deny rules-check smoke
+
+lint: format clippy ## Checks the format and clippy
+
+format:
+	@$(STEP) "format" cargo fmt --all --check
+
+clippy:
+	@$(STEP) "clippy" cargo clippy --workspace --all-targets --locked -- -D warnings
+
+docs: ## Builds the documentation; a broken link fails
+	@RUSTDOCFLAGS="-D warnings" $(STEP) "docs" cargo doc --workspace --no-deps --locked
+
+deny: ## Licences, sources, bans and known advisories of every dependency
+	@$(STEP) "deny" .ci/deny
+
+bench: ## Runs the benches in benches/, or says that there is none yet
+	@.ci/bench
+
+rules-check: build ## Runs `rules check` on the shipped rule files and on the requirements' own
+	@$(STEP) "rules-check" .ci/rules-check $(BIN)/diarwatch-aggregator
+
+clean-demo: ## Removes what a demo left behind
+	@rm -rf demo $(or $(CARGO_TARGET_DIR),target)/demo
+
+install:
+	@$(STEP) "install" .ci/install
