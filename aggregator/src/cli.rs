@@ -1,13 +1,13 @@
 //! `diarwatch-aggregator`: the service and the administrator's verbs. stdout is data, stderr is
 //! talk; exit numbers are those of [`Exit`].
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
+use diarwatch_shared::clock;
+use diarwatch_shared::daemon::{self, say, talk};
 use diarwatch_shared::exit::Exit;
 use diarwatch_shared::node::NodeId;
-use diarwatch_shared::{clock, daemon};
 
 use crate::config::{self, DEFAULT_PATH};
 use crate::rules::check::check;
@@ -133,6 +133,7 @@ fn serve(path: &Path) -> Exit {
         Err(error) => {
             talk(&format!("error: {}: {error}", path.display()));
             match error {
+                StartError::Ended(_) => Exit::Critical,
                 StartError::Store(_) | StartError::Listen(_) | StartError::Signals(_) => Exit::Temporary,
                 _ => Exit::BadConfig,
             }
@@ -186,15 +187,4 @@ fn made(made: Result<Vec<PathBuf>, pki::PkiError>) -> Exit {
             Exit::BadData
         }
     }
-}
-
-/// A line on stderr.
-fn talk(line: &str) {
-    // A closed stderr leaves nobody to talk to.
-    drop(writeln!(std::io::stderr(), "{line}"));
-}
-
-/// Text on stdout; a closed pipe (`| head`) is no fault.
-fn say(text: &str) {
-    drop(writeln!(std::io::stdout(), "{text}"));
 }

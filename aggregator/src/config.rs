@@ -256,6 +256,17 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_example_says_the_defaults() {
+        let example = parse(Path::new("docs/aggregator.toml"), include_str!("../../docs/aggregator.toml")).unwrap();
+        let least = parse(Path::new("aggregator.toml"), LEAST).unwrap();
+        let rest = |config: &Config| {
+            let Config { intake, http, store, rules, nodes, display, slack, .. } = config;
+            format!("{intake:?}{http:?}{store:?}{rules:?}{nodes:?}{display:?}{slack:?}")
+        };
+        assert_eq!(rest(&example), rest(&least));
+    }
+
+    #[test]
     fn an_open_http_port_is_refused_while_there_are_no_tokens() {
         assert!(faults("[http]\nlisten = \"0.0.0.0:9441\"\n").contains("loopback"));
     }

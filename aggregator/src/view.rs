@@ -265,12 +265,13 @@ fn lines(memory: &Memory, kept: &Kept, zone: &Zone, lang: Lang) -> Vec<Line> {
     for alert in
         kept.alerts.active().chain(kept.alerts.resolved()).filter(|alert| alert.phase != Phase::Pending)
     {
-        let action = message::action(alert, &memory.events, lang);
-        let fired = Alert { phase: Phase::Firing, ..alert.clone() };
         if let Some(at) = alert.fired_at {
-            lines.push(line(&fired, at, alert.phase == Phase::Firing, action.clone(), zone, lang));
+            let fired = Alert { phase: Phase::Firing, ..alert.clone() };
+            let action = message::action(&fired, &memory.events, lang);
+            lines.push(line(&fired, at, alert.phase == Phase::Firing, action, zone, lang));
         }
         if let Some(at) = alert.resolved_at {
+            let action = message::action(alert, &memory.events, lang);
             lines.push(line(alert, at, false, action, zone, lang));
         }
     }

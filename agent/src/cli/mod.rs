@@ -5,9 +5,8 @@ pub mod operator;
 pub mod service;
 mod view;
 
-use std::io::Write;
-
 use diarwatch_shared::config::ConfigError;
+use diarwatch_shared::daemon::talk;
 use diarwatch_shared::exit::Exit;
 
 /// Ends a command line that clap did not take (or that asked for help).
@@ -23,15 +22,4 @@ fn complain(faults: &[ConfigError]) -> Exit {
         talk(&format!("error: {fault}"));
     }
     Exit::BadConfig
-}
-
-/// A line on stderr.
-fn talk(line: &str) {
-    // A closed stderr leaves nobody to talk to.
-    drop(writeln!(std::io::stderr(), "{line}"));
-}
-
-/// Text on stdout; a closed pipe (`| head`) is no fault.
-fn say(text: &str) {
-    drop(writeln!(std::io::stdout(), "{text}"));
 }

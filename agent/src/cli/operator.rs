@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use diarwatch_shared::daemon::{say, talk};
 use diarwatch_shared::exit::Exit;
 use diarwatch_shared::texts::Lang;
 
-use super::{complain, say, talk, view};
+use super::{complain, view};
 use crate::config::{self, DEFAULT_PATH, DEFAULT_SOCKET};
 
 /// Bytes of an answer.

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use diarwatch_shared::daemon;
+use diarwatch_shared::daemon::{self, talk};
 use diarwatch_shared::exit::Exit;
 use diarwatch_shared::quantity::parse_duration;
 
-use super::{complain, talk};
+use super::complain;
 use crate::config::{self, DEFAULT_PATH};
 use crate::sample::gpu::child;
 use crate::{StartError, run};

@@ -263,6 +263,22 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_example_says_the_defaults_and_its_worker_is_accepted() {
+        let example = include_str!("../../../docs/agent.toml");
+        let config = parse(Path::new("docs/agent.toml"), example).unwrap();
+        let least = parse(Path::new("agent.toml"), LEAST).unwrap();
+        let rest = |config: &Config| {
+            format!("{:?}{:?}{:?}{:?}", config.spool, config.socket, config.gpu, config.host)
+        };
+        assert_eq!(rest(&config), rest(&least));
+        let (_, worker) = example.split_once("# [[worker]]").unwrap();
+        let worker = worker.replace("\n# ", "\n").replace("/opt/pyannote/bin/python", "/bin/sh").replace("/opt/pyannote", "/");
+        let with_worker = parse(Path::new("docs/agent.toml"), &format!("{LEAST}[[worker]]{worker}")).unwrap();
+        let said = &with_worker.workers[0];
+        assert_eq!((said.backoff_max, said.readiness.failures), (Span::secs(120), 2));
+    }
+
+    #[test]
     fn an_unknown_key_names_its_place_and_the_nearest_known_one() {
         let text = faults("[gpu]\nfast_intervall = \"100ms\"\n");
         assert!(text.starts_with("agent.toml:8:1: unknown field `fast_intervall`"), "{text}");

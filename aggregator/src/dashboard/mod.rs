@@ -11,7 +11,7 @@ use crate::view::{Gpu, Node, Presence, View, Worker};
 /// The style sheet.
 pub const STYLE: &str = include_str!("dashboard.css");
 /// Only the page's own style sheet; no script, no frame, no form, nothing from elsewhere.
-pub const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+pub const POLICY: &str = "default-src 'none'; style-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 #[derive(Template)]
 #[template(path = "index.html")]

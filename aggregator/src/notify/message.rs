@@ -53,7 +53,8 @@ impl Level {
     }
 }
 
-/// What the agent did about it: the newest thing that events tell of the alert's worker.
+/// What the agent did about it: of a firing alert the newest restart that was decided, of one that
+/// is over how the worker came back.
 #[must_use]
 pub fn action<'a>(
     alert: &Alert,
@@ -67,19 +68,21 @@ pub fn action<'a>(
             && stored.event.at >= from
             && alert.resolved_at.is_none_or(|end| stored.event.at <= end)
     };
-    let newest =
-        events.into_iter().filter(of_worker).filter_map(|stored| said(&stored.event.what, lang)).last();
-    newest.filter(|_| !alert.label("worker").is_empty())
+    events
+        .into_iter()
+        .filter(of_worker)
+        .filter_map(|stored| said(&stored.event.what, alert.phase, lang))
+        .last()
 }
 
-fn said(what: &What, lang: Lang) -> Option<String> {
+fn said(what: &What, phase: Phase, lang: Lang) -> Option<String> {
     match what {
         What::WorkerExited { reason, attempt, .. } => {
-            Some(format!("{} #{attempt} ({reason})", Text::AutoRestart.in_lang(lang)))
+            Some(format!("{} #{attempt}: {reason}", Text::AutoRestart.in_lang(lang)))
         }
-        What::WorkerReady { down_ms: Some(down_ms), .. } => {
+        What::WorkerReady { down_ms: Some(down_ms), .. } if phase == Phase::Resolved => {
             let seconds = std::time::Duration::from_millis(*down_ms).as_secs_f64();
-            Some(format!("{} ({seconds:.1}s)", Text::AutoRestart.in_lang(lang)))
+            Some(format!("{} {seconds:.1}s", Text::AutoRestart.in_lang(lang)))
         }
         _ => None,
     }

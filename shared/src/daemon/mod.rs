@@ -1,9 +1,11 @@
 //! What every daemon does around its work: start its log, tell systemd, wait for the stop signal.
 
 mod journal;
+mod terminal;
 
 use std::io::IsTerminal;
 
+pub use terminal::{say, talk};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;

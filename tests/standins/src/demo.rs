@@ -57,7 +57,7 @@ fn introduce(fleet: &Fleet) {
     }
     say(&format!("page       http://{}/", fleet.ports.page));
     say(&format!("channel    http://{}/   (the Slack stand-in)", fleet.ports.slack));
-    say(&format!("status     diarwatch status --socket {directory}/agent.sock"));
+    say(&format!("status     {} status --socket {directory}/agent.sock", fleet.command.display()));
     say(&format!("logs       {directory}/*.log"));
     say("Ctrl-C ends it; workers come in a few seconds");
 }

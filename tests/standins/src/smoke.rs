@@ -61,7 +61,7 @@ impl Figures {
         let mut faults = Vec::new();
         let mut check = |good: bool, fault| {
             if !good {
-                faults.push(fault)
+                faults.push(fault);
             }
         };
         check(self.frames_emitted > 0 && self.lost() == 0, "not every emitted frame is stored");
@@ -114,7 +114,7 @@ async fn scenario(fleet: &mut Fleet, started: Duration) -> Result<Figures, Strin
         stored(&asker.fleet().await?).filter(|count| *count > 2)
     })
     .await?;
-    let simulated = asker.status().await.unwrap_or_default()["simulated"].as_bool();
+    let simulated = asker.status().await.and_then(|status| status.get("simulated")?.as_bool());
     say(&format!("smoke: workers are ready; SIMULATED={}", simulated == Some(true)));
 
     let killed_ms = clock::now().0 / 1_000;
@@ -143,7 +143,8 @@ async fn scenario(fleet: &mut Fleet, started: Duration) -> Result<Figures, Strin
     }
     until("the backlog is acknowledged", Duration::from_secs(20), async || {
         let status = asker.status().await?;
-        (status["spool"]["frames_acked"].as_u64()? + 1 >= status["frames_emitted"].as_u64()?).then_some(())
+        let number = |pointer: &str| status.pointer(pointer)?.as_u64();
+        (number("/spool/frames_acked")? + 1 >= number("/frames_emitted")?).then_some(())
     })
     .await?;
     let log = fleet.stop_agent().await.map_err(|error| error.to_string())?;
@@ -191,7 +192,7 @@ async fn message(asker: &Asker, shape: &str, service: &str) -> Result<u64, Strin
 
 /// Frames of the node's newest epoch that the aggregator has on disk.
 fn stored(fleet: &Value) -> Option<u64> {
-    fleet["nodes"][0]["epoch_frames"].as_u64()
+    fleet.pointer("/nodes/0/epoch_frames")?.as_u64()
 }
 
 /// `frames_emitted=N` of the agent's last words.

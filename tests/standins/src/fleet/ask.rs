@@ -47,12 +47,12 @@ impl Asker {
         let status = self.status().await.unwrap_or_default();
         let worker = |row: &Value| {
             Some(WorkerSeen {
-                service: row["service"].as_str()?.to_owned(),
-                pid: u32::try_from(row["pid"].as_u64()?).ok()?,
-                ready: row["ready"].as_bool() == Some(true),
+                service: row.get("service")?.as_str()?.to_owned(),
+                pid: u32::try_from(row.get("pid")?.as_u64()?).ok()?,
+                ready: row.get("ready")?.as_bool() == Some(true),
             })
         };
-        status["workers"].as_array().into_iter().flatten().filter_map(worker).collect()
+        status.get("workers").and_then(Value::as_array).into_iter().flatten().filter_map(worker).collect()
     }
 
     /// The aggregator's status document.
@@ -63,8 +63,9 @@ impl Asker {
     /// The messages that the Slack stand-in took: arrival in milliseconds since 1970, and text.
     pub async fn slack(&self) -> Vec<(u64, String)> {
         let rows = self.get(&format!("http://{}/messages", self.ports.slack)).await.unwrap_or_default();
-        let message =
-            |row: &Value| Some((row["at_ms"].as_u64()?, row["payload"]["text"].as_str()?.to_owned()));
+        let message = |row: &Value| {
+            Some((row.get("at_ms")?.as_u64()?, row.pointer("/payload/text")?.as_str()?.to_owned()))
+        };
         rows.as_array().into_iter().flatten().filter_map(message).collect()
     }
 

@@ -74,6 +74,8 @@ pub struct Fleet {
     pub ports: Ports,
     /// Whether the fake NVML is in place.
     pub simulated: bool,
+    /// The operator's command of this build.
+    pub command: PathBuf,
     agent: Child,
     others: Vec<Child>,
 }
@@ -117,7 +119,7 @@ impl Fleet {
         }
         let agent =
             files.spawn(&binaries.join("diarwatch-agent"), "agent", &run(&files.agent), &environment)?;
-        Ok(Self { directory: directory.to_owned(), ports, simulated, agent, others })
+        Ok(Self { directory: directory.to_owned(), ports, simulated, command: binaries.join("diarwatch"), agent, others })
     }
 
     /// Asks the processes.
