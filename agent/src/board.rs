@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub spool: SpoolState,
     /// Frames made by this run, events included.
     pub frames_emitted: u64,
+    /// Ticks that no frame could take: too many series, groups, or a name too long.
+    pub ticks_rejected: u64,
 }
 
 /// A GPU's newest values; `None` for what has not been read yet.
@@ -113,6 +115,7 @@ impl Board {
             link: Link::default(),
             spool: SpoolState::default(),
             frames_emitted: 0,
+            ticks_rejected: 0,
         })))
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use diarwatch_shared::clock::UnixMicros;
 use diarwatch_shared::frame::{self, Body, FrameError, Group};
-use diarwatch_shared::limits::{SERIES_MAX, TICKS_MAX, VALUES_MAX};
+use diarwatch_shared::limits::{FRAME_BYTES_MAX, GROUPS_MAX, LABEL_BYTES_MAX, SERIES_MAX, TICKS_MAX};
 use diarwatch_shared::reading::{Missing, Reading};
 use diarwatch_shared::schema::{GroupDef, Schema, SchemaId, SeriesDef, SeriesKey, schema_id};
 
@@ -19,6 +19,12 @@ use crate::sample::Tick;
 pub const FRAME_INTERVAL: Duration = Duration::from_secs(1);
 /// Frames that are cut early come at most this often.
 pub const EARLY_INTERVAL: Duration = Duration::from_millis(100);
+/// Bytes that the columns of a frame may take in the worst case, so that it fits its envelope.
+const COLUMN_BYTES_MAX: usize = FRAME_BYTES_MAX - 2 * 1024;
+/// Bytes of one value in the worst case, with its part of the column's head and bitmap.
+const VALUE_BYTES: usize = 11;
+/// Bytes of a tick's time in the worst case.
+const TIME_BYTES: usize = 10;
 
 /// A packed frame without its number.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +55,8 @@ pub struct Framer {
     groups: Vec<Open>,
     schema: Option<(SchemaId, Arc<Schema>)>,
     announced: Option<SchemaId>,
-    values: usize,
+    /// Bytes of what is open, in the worst case.
+    bytes: usize,
     rejected: u64,
 }
 
@@ -64,7 +71,8 @@ impl Framer {
             known.and_then(|at| self.groups.get(at)).is_some_and(|open| same_keys(&open.keys, &tick.keys));
         let full =
             known.and_then(|at| self.groups.get(at)).is_some_and(|open| open.body.times.len() >= TICKS_MAX);
-        let heavy = self.values + tick.keys.len() > VALUES_MAX;
+        let bytes = TIME_BYTES + VALUE_BYTES * tick.keys.len();
+        let heavy = self.bytes + bytes > COLUMN_BYTES_MAX;
         let cut = if same && !full && !heavy { None } else { self.cut()? };
         if !same && !self.lay_out(known, &tick) {
             return Ok(cut);
@@ -75,7 +83,7 @@ impl Framer {
         for (column, reading) in open.body.columns.iter_mut().zip(readings) {
             column.push(reading);
         }
-        self.values += open.keys.len();
+        self.bytes += bytes;
         Ok(cut)
     }
 
@@ -89,7 +97,7 @@ impl Framer {
         };
         let (id, schema) = self.schema();
         let body = Body { groups: self.groups.iter_mut().map(Open::take).collect() };
-        self.values = 0;
+        self.bytes = 0;
         let payload = frame::encode(&schema, base, &body)?;
         let new_schema = (self.announced != Some(id)).then(|| schema.to_bytes().into());
         self.announced = Some(id);
@@ -103,13 +111,13 @@ impl Framer {
         self.announced = None;
     }
 
-    /// Ticks refused because they would pass the limit on series.
+    /// Ticks refused because they would pass the limit on series, on groups or on a name's length.
     #[must_use]
     pub fn rejected(&self) -> u64 {
         self.rejected
     }
 
-    /// Gives the tick's group its columns; false when that would be too many series.
+    /// Gives the tick's group its columns; false when no aggregator would take such a schema.
     fn lay_out(&mut self, known: Option<usize>, tick: &Tick) -> bool {
         let others: usize = self
             .groups
@@ -118,7 +126,9 @@ impl Framer {
             .filter(|(at, _)| Some(*at) != known)
             .map(|(_, open)| open.keys.len())
             .sum();
-        if others + tick.keys.len() > SERIES_MAX {
+        let too_many =
+            others + tick.keys.len() > SERIES_MAX || (known.is_none() && self.groups.len() >= GROUPS_MAX);
+        if too_many || tick.keys.iter().any(is_too_long) {
             self.rejected += 1;
             return false;
         }
@@ -155,6 +165,12 @@ impl Open {
     }
 }
 
+/// Whether an aggregator would refuse the whole schema for this series.
+fn is_too_long(key: &SeriesKey) -> bool {
+    let long = |text: &str| text.len() > LABEL_BYTES_MAX;
+    long(&key.metric) || key.labels.iter().any(|(name, value)| long(name) || long(value))
+}
+
 fn same_keys(known: &Arc<[SeriesKey]>, new: &Arc<[SeriesKey]>) -> bool {
     Arc::ptr_eq(known, new) || known == new
 }
@@ -187,6 +203,9 @@ impl Due {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use diarwatch_shared::node::Epoch;
+    use diarwatch_shared::wire::Codec;
+    use diarwatch_shared::wire::v1::{self, FLAG_KEYFRAME, Header};
     use proptest::prelude::*;
 
     fn tick(group: &str, at: u64, keys: &[&str], value: f64) -> Tick {
@@ -237,7 +256,48 @@ mod tests {
         assert_eq!(framer.cut(), Ok(None));
     }
 
+    #[test]
+    fn a_schema_that_no_aggregator_would_take_is_never_made() {
+        let mut framer = Framer::default();
+        for group in 0..=GROUPS_MAX {
+            framer.push(tick(&group.to_string(), 1, &["x"], 1.0)).unwrap();
+        }
+        let key = SeriesKey::new("x", &[("mountpoint", &"x".repeat(LABEL_BYTES_MAX + 1))]);
+        let long = Tick { group: "0".into(), at: UnixMicros(2), keys: [key].into(), readings: vec![Ok(1.0)] };
+        framer.push(long).unwrap();
+        assert_eq!(framer.rejected(), 2);
+        framer.push(tick("0", 3, &["x"], 1.0)).unwrap();
+        framer.announce_again();
+        let cut = framer.cut().unwrap().unwrap();
+        assert_eq!(usize::from(cut.series), GROUPS_MAX);
+        assert!(Schema::from_bytes(&cut.new_schema.unwrap()).is_ok());
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+        #[test]
+        fn every_frame_fits_its_envelope(
+            groups in prop::collection::vec((0_usize..8, prop::collection::vec(any::<f64>(), 1..9)), 1..40),
+            width in 1_usize..480,
+        ) {
+            let mut framer = Framer::default();
+            let names: Vec<String> = (0..width).map(|n| format!("m{n}")).collect();
+            let keys: Arc<[SeriesKey]> = names.iter().map(|name| SeriesKey::new(name, &[])).collect();
+            let header = |cut: &Cut| Header {
+                seq: 0, base: cut.base, epoch: Epoch(1), schema: cut.schema, ticks: cut.ticks,
+                series: cut.series, flags: FLAG_KEYFRAME, codec: Codec::Columns,
+            };
+            let fits = |cut: Option<Cut>| cut.is_none_or(|cut| v1::seal(&header(&cut), cut.payload).is_ok());
+            for (at, (group, values)) in groups.iter().enumerate() {
+                let readings = values.iter().cycle().take(width).map(|value| Ok(*value)).collect();
+                let at = UnixMicros(if at % 2 == 0 { 0 } else { u64::MAX / 2 });
+                let tick = Tick { group: group.to_string().into(), at, keys: Arc::clone(&keys), readings };
+                prop_assert!(fits(framer.push(tick).unwrap()));
+            }
+            prop_assert!(fits(framer.cut().unwrap()));
+            prop_assert_eq!(framer.rejected(), 0);
+        }
+
         #[test]
         fn every_tick_is_in_exactly_one_frame(groups in prop::collection::vec((0_u8..3, 1_usize..4, any::<bool>()), 1..40)) {
             let mut framer = Framer::default();

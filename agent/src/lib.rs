@@ -74,9 +74,14 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// The link cannot be set up.
-    #[error("uplink: {0}")]
-    Uplink(String),
+    /// A stage ended while the agent runs: a fault of its own, after which a fresh start is better.
+    #[error("the {stage} stage ended: {why}; the agent ends too, so that it is started again")]
+    Ended {
+        /// The stage.
+        stage: &'static str,
+        /// What is known of it.
+        why: String,
+    },
     /// Workers cannot be probed.
     #[error("workers: {0}")]
     Workers(#[from] probe::ProbeError),
@@ -108,7 +113,7 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     // sample
     let sink = Sink::new(inputs.clone());
     sample::host::start(config.host.interval.0, sink.clone(), board.clone());
-    let gpu = config.gpu.enabled.then(|| tokio::spawn(sample::gpu::run(config.gpu, sink, board.clone())));
+    let mut gpu = tokio::spawn(sample::gpu::run(config.gpu, sink, board.clone()));
     // probe -> judge -> restart -> event
     let workers = start_workers(config.workers, inputs.clone(), stopped)?;
     // frame -> spool
@@ -118,21 +123,23 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let uplink = Uplink { endpoints, tls, spool, epoch, next: next_seen, board: board.clone() };
     let mut uplink = tokio::spawn(uplink::run(uplink));
     // observe
-    let observe = tokio::spawn(observe::serve(listener, board.clone()));
+    let mut observe = tokio::spawn(observe::serve(listener, board.clone()));
 
     info!(node = %node, epoch = epoch.0, "agent runs");
     daemon::ready(&format!("node {node}"));
     let signal = tokio::select! {
         signal = daemon::stop_signal() => signal.map_err(StartError::Signals)?,
-        ended = &mut uplink => return Err(StartError::Uplink(format!("{ended:?}"))),
-        _ = &mut pipeline => return Err(StartError::Uplink("the frame stage ended".into())),
+        end = &mut gpu => return Err(ended("gpu", end)),
+        end = &mut pipeline => return Err(ended("frame", end)),
+        end = &mut uplink => return Err(ended("uplink", end)),
+        end = &mut observe => return Err(ended("observe", end)),
     };
 
     info!(signal, "agent stops");
     daemon::stopping();
     stop.send_replace(true);
     drop(workers.await);
-    gpu.inspect(tokio::task::JoinHandle::abort);
+    gpu.abort();
     drop(inputs.send(Input::Stop).await);
     drop(pipeline.await);
     drain(&board).await;
@@ -141,6 +148,11 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let (emitted, acked) = board.read(|board| (board.frames_emitted, board.spool.frames_acked));
     info!(frames_emitted = emitted, frames_acked = acked, "agent stopped");
     Ok(())
+}
+
+fn ended(stage: &'static str, end: Result<impl std::fmt::Debug, tokio::task::JoinError>) -> StartError {
+    let why = end.map_or_else(|error| error.to_string(), |end| format!("{end:?}"));
+    StartError::Ended { stage, why }
 }
 
 /// Workers speak through a queue of their own, so that its type stays theirs.

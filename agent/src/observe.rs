@@ -5,7 +5,7 @@
 //! [`ASKERS_MAX`] at once and [`ANSWER_TIMEOUT`] each: a slow asker is cut off, others are not held up.
 
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,24 +32,39 @@ enum Question {
     Status,
 }
 
-/// Opens the socket. A socket that another living agent answers on is left alone.
+/// Opens the socket. One that a dead agent left behind is replaced; one that another living agent
+/// answers on, and anything that is no socket, is left alone.
 ///
 /// # Errors
 /// When the directory is not there, another agent answers, or the system refuses.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    if path.exists() {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => remove_if_dead(path)?,
+        Ok(_) => {
             return Err(io::Error::new(
-                io::ErrorKind::AddrInUse,
-                "another agent answers on it; stop that one first",
+                io::ErrorKind::AlreadyExists,
+                "it is there and is no socket; name another path, or move it away",
             ));
         }
-        std::fs::remove_file(path)?;
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     let listener = UnixListener::bind(path)?;
     // The group may ask, others may not.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
     Ok(listener)
+}
+
+fn remove_if_dead(path: &Path) -> io::Result<()> {
+    match std::os::unix::net::UnixStream::connect(path) {
+        // Nobody listens any more; every other answer may come from a living agent.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            "another agent answers on it; stop that one first, or name another path",
+        )),
+    }
 }
 
 /// Answers until the agent stops.

@@ -2,8 +2,11 @@
 //!
 //! Takes [`Input`]s; gives sealed frames to the spool and tells the uplink of each. An event is a
 //! frame of its own, appended at once, behind the values that led to it. When the disk is slow the
-//! loop waits and the ticks' queue drops; when the disk refuses, the frame is lost, counted and said.
+//! loop waits and the ticks' queue drops; when the disk refuses, a frame of values is lost, counted
+//! and said, and events wait until it takes them.
 
+use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use diarwatch_shared::clock;
@@ -15,17 +18,19 @@ use diarwatch_shared::wire::Codec;
 use diarwatch_shared::wire::v1::{self, FLAG_KEYFRAME, Header};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use tracing::{error, info};
+use tracing::{debug, error};
 
 use crate::board::Board;
 use crate::frame::{Cut, Due, Framer};
 use crate::sample::Input;
-use crate::spool::Handle;
+use crate::spool::{Handle, Spool, SpoolError};
 use crate::worker_series::WorkerSeries;
 use crate::workers::WorkerOutput;
 
 /// How often the spool's size is looked at.
 const STATS_INTERVAL: Duration = Duration::from_secs(2);
+/// Events that wait for a disk that refuses; the oldest is lost and counted when there are more.
+pub const EVENTS_WAITING_MAX: usize = 1_024;
 
 /// The loop and what it owns.
 pub struct Pipeline {
@@ -36,6 +41,11 @@ pub struct Pipeline {
     framer: Framer,
     due: Due,
     workers: WorkerSeries,
+    waiting: VecDeque<Event>,
+    /// Frames and events that the disk refused.
+    refused: u64,
+    /// Frames that the spool gave up.
+    given_up: u64,
 }
 
 impl Pipeline {
@@ -43,7 +53,8 @@ impl Pipeline {
     #[must_use]
     pub fn new(spool: Handle, epoch: Epoch, next: watch::Sender<Seq>, board: Board) -> Self {
         let (framer, workers) = (Framer::default(), WorkerSeries::default());
-        Self { spool, epoch, next, board, framer, due: Due::default(), workers }
+        let (due, waiting) = (Due::default(), VecDeque::new());
+        Self { spool, epoch, next, board, framer, due, workers, waiting, refused: 0, given_up: 0 }
     }
 
     /// Runs until it is told to stop; appends what is left.
@@ -65,6 +76,9 @@ impl Pipeline {
             }
         }
         self.cut().await;
+        if !self.waiting.is_empty() {
+            error!(events_lost = self.waiting.len(), "the agent stops while the spool takes no events");
+        }
         self.stats().await;
     }
 
@@ -92,18 +106,38 @@ impl Pipeline {
         }
     }
 
+    /// Behind the values that led to it, and behind the events before it.
     async fn event(&mut self, event: Event) {
-        info!(event = ?event.what, "event");
+        debug!(event = ?event.what, "event");
         self.cut().await;
-        let header = self.header(event.at, SchemaId(0), Codec::Event);
-        match v1::seal(&header, event.to_bytes()) {
-            Ok(frame) => self.store(frame, None).await,
-            Err(error) => error!(%error, "event is lost"),
+        if self.waiting.len() >= EVENTS_WAITING_MAX {
+            self.waiting.pop_front();
+            self.lost("more events wait for the disk than may");
+        }
+        self.waiting.push_back(event);
+        self.send_waiting().await;
+    }
+
+    /// Appends the events that wait, oldest first, until the disk refuses one.
+    async fn send_waiting(&mut self) {
+        while let Some(event) = self.waiting.front() {
+            let header = self.header(event.at, SchemaId(0), Codec::Event);
+            match v1::seal(&header, event.to_bytes()) {
+                Ok(frame) => {
+                    if let Err(error) = self.store(frame, None).await {
+                        error!(%error, "an event waits for the spool");
+                        return;
+                    }
+                }
+                Err(error) => self.lost(&error.to_string()),
+            }
+            self.waiting.pop_front();
         }
     }
 
     async fn cut(&mut self) {
         self.due.cut(clock::uptime());
+        self.send_waiting().await;
         let cut = self.framer.cut();
         self.append(cut).await;
     }
@@ -112,45 +146,62 @@ impl Pipeline {
         let cut = match cut {
             Ok(Some(cut)) => cut,
             Ok(None) => return,
-            Err(error) => return error!(%error, "frame is lost"),
+            Err(error) => return self.lost(&error.to_string()),
         };
         let header = Header {
             ticks: cut.ticks,
             series: cut.series,
             ..self.header(cut.base, cut.schema, Codec::Columns)
         };
-        match v1::seal(&header, cut.payload) {
-            Ok(frame) => self.store(frame, cut.new_schema.map(|bytes| (cut.schema, bytes))).await,
-            Err(error) => error!(%error, "frame is lost"),
+        let announces = cut.new_schema.is_some();
+        let stored = match v1::seal(&header, cut.payload) {
+            Ok(frame) => self
+                .store(frame, cut.new_schema.map(|bytes| (cut.schema, bytes)))
+                .await
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(why) = stored {
+            if announces {
+                self.framer.announce_again();
+            }
+            self.lost(&why);
         }
     }
 
     /// Appends a sealed frame durably; its number is used only if that worked.
-    async fn store(&mut self, frame: Vec<u8>, schema: Option<(SchemaId, std::sync::Arc<[u8]>)>) {
+    async fn store(
+        &mut self,
+        frame: Vec<u8>,
+        schema: Option<(SchemaId, Arc<[u8]>)>,
+    ) -> Result<(), SpoolError> {
         let seq = *self.next.borrow();
-        let forget_schema = schema.is_some();
-        let append = move |spool: &mut crate::spool::Spool| {
+        let append = move |spool: &mut Spool| {
             spool.append(seq, schema.as_ref().map(|(id, bytes)| (*id, &**bytes)), &frame)
         };
-        match self.spool.run(append).await {
-            Ok(()) => {
-                self.board.update(|board| {
-                    board.frames_emitted = seq + 1;
-                    board.spool.problem = None;
-                });
-                self.next.send_replace(seq + 1);
-            }
-            Err(error) => {
-                error!(%error, "frame is lost");
-                if forget_schema {
-                    self.framer.announce_again();
-                }
-                self.board.update(|board| {
-                    board.spool.frames_lost += 1;
-                    board.spool.problem = Some(error.to_string());
-                });
-            }
+        let appended = self.spool.run(append).await;
+        self.board.update(|board| {
+            board.spool.problem = appended.as_ref().err().map(ToString::to_string);
+            board.frames_emitted = seq + u64::from(appended.is_ok());
+        });
+        if appended.is_ok() {
+            self.next.send_replace(seq + 1);
         }
+        appended
+    }
+
+    fn lost(&mut self, why: &str) {
+        error!(why, "frame is lost");
+        self.refused += 1;
+        self.tell_lost();
+    }
+
+    fn tell_lost(&self) {
+        let (lost, rejected) = (self.refused + self.given_up, self.framer.rejected());
+        self.board.update(|board| {
+            board.spool.frames_lost = lost;
+            board.ticks_rejected = rejected;
+        });
     }
 
     async fn stats(&mut self) {
@@ -158,9 +209,10 @@ impl Pipeline {
             self.board.update(|board| {
                 board.spool.bytes = stats.bytes;
                 board.spool.frames_unacked = stats.frames_unacked;
-                board.spool.frames_lost = board.spool.frames_lost.max(stats.frames_lost);
             });
+            self.given_up = stats.frames_lost;
         }
+        self.tell_lost();
     }
 
     fn header(&self, base: clock::UnixMicros, schema: SchemaId, codec: Codec) -> Header {

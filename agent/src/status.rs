@@ -1,5 +1,6 @@
-//! The document of `diarwatch status --json`: numbers in base units with the unit in the key, `null`
-//! beside a reason for what is not known. `schema` grows only when a key changes its meaning.
+//! The document of `diarwatch status --json`: numbers in base units with the unit in the key. A value
+//! that could not be had is `{"missing": reason}` in its place; `null` is only what there is none of (no
+//! process, no problem). `schema` grows only when a key changes its meaning.
 
 use diarwatch_shared::clock::{self, UnixMicros};
 use diarwatch_shared::reading::Reading;
@@ -74,7 +75,8 @@ struct GpuStatus {
 /// The document of a snapshot.
 #[must_use]
 pub fn of(snapshot: &Snapshot) -> Status {
-    let host = |metric: &str| snapshot.host.value(metric).into();
+    let uptime = clock::uptime();
+    let host = |metric: &str| snapshot.host.value(metric, uptime).into();
     Status {
         schema: STATUS_SCHEMA,
         kind: "status",

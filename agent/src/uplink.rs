@@ -6,6 +6,8 @@
 //! in order of preference with jittered back-off; no aggregator is a state, not an error.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +17,7 @@ use diarwatch_shared::identity::AGGREGATOR_NAME;
 use diarwatch_shared::limits::EPOCHS_MAX;
 use diarwatch_shared::node::{Epoch, Seq};
 use diarwatch_shared::schema::SchemaId;
-use diarwatch_shared::wire::control::{Durable, FromAgent, FromAggregator};
+use diarwatch_shared::wire::control::{Durable, FromAgent, FromAggregator, Gap};
 use diarwatch_shared::wire::record::{self, Kind};
 use diarwatch_shared::wire::v1;
 use diarwatch_shared::{clock, wire};
@@ -44,6 +46,8 @@ const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Items taken out of the spool at once.
 const BATCH_ITEMS: usize = 64;
+/// Schemas sent on one stream before a fresh one takes its place; an aggregator takes 64.
+const STREAM_SCHEMAS_MAX: usize = 48;
 
 /// What the uplink runs on.
 pub struct Uplink {
@@ -86,7 +90,8 @@ pub async fn run(uplink: Uplink) -> Result<(), String> {
     loop {
         for endpoint in &uplink.endpoints {
             uplink.board.update(|board| board.link.endpoint = Some(endpoint.clone()));
-            let began = clock::uptime();
+            let connections = || uplink.board.read(|board| board.link.connections);
+            let (began, before) = (clock::uptime(), connections());
             let Err(error) = session(&uplink, endpoint, client.clone()).await;
             uplink.board.update(|board| {
                 board.link.connected = false;
@@ -95,7 +100,7 @@ pub async fn run(uplink: Uplink) -> Result<(), String> {
             });
             warn!(endpoint, %error, "no link to the aggregator");
             // A link that is refused again and again is a failure too, though it stood for a moment.
-            let held = clock::uptime().saturating_sub(began) > HELD;
+            let held = connections() > before && clock::uptime().saturating_sub(began) > HELD;
             failures = if held { 0 } else { failures.saturating_add(1) };
         }
         sleep(RECONNECT.wait(failures.saturating_sub(1), unit(clock::now().0))).await;
@@ -124,16 +129,8 @@ async fn session(
     uplink: &Uplink,
     endpoint: &str,
     client: quinn::ClientConfig,
-) -> Result<std::convert::Infallible, LinkError> {
-    let resolved = tokio::net::lookup_host(endpoint).await;
-    let address = resolved
-        .map_err(|error| LinkError::Resolve(endpoint.to_owned(), error.to_string()))?
-        .next()
-        .ok_or_else(|| LinkError::Resolve(endpoint.to_owned(), "it has no address".into()))?;
-    let (connection, control) =
-        timeout(CONNECT_TIMEOUT, connect(address, client)).await.map_err(|_| {
-            LinkError::Connect(address, format!("no answer in {} s", CONNECT_TIMEOUT.as_secs()))
-        })??;
+) -> Result<Infallible, LinkError> {
+    let (connection, control) = reach(endpoint, client).await?;
     let Err(error) = converse(uplink, endpoint, &connection, control).await;
     // The aggregator's own words say more than the stream that ended first.
     Err(match connection.close_reason() {
@@ -144,20 +141,36 @@ async fn session(
     })
 }
 
+/// Tries every address of a name; of those that fail the last one is told.
+async fn reach(
+    endpoint: &str,
+    client: quinn::ClientConfig,
+) -> Result<(Connection, (SendStream, RecvStream)), LinkError> {
+    let resolved = tokio::net::lookup_host(endpoint).await;
+    let addresses = resolved.map_err(|error| LinkError::Resolve(endpoint.to_owned(), error.to_string()))?;
+    let mut outcome = Err(LinkError::Resolve(endpoint.to_owned(), "it has no address".into()));
+    for address in addresses {
+        let late = || LinkError::Connect(address, format!("no answer in {} s", CONNECT_TIMEOUT.as_secs()));
+        outcome =
+            timeout(CONNECT_TIMEOUT, connect(address, client.clone())).await.unwrap_or_else(|_| Err(late()));
+        if outcome.is_ok() {
+            break;
+        }
+    }
+    outcome
+}
+
 /// Hello, then frames one way and acks the other.
 async fn converse(
     uplink: &Uplink,
     endpoint: &str,
     connection: &Connection,
     (mut say, mut hear): (SendStream, RecvStream),
-) -> Result<std::convert::Infallible, LinkError> {
+) -> Result<Infallible, LinkError> {
     let durable = timeout(CONNECT_TIMEOUT, greet(uplink, &mut say, &mut hear))
         .await
         .map_err(|_| LinkError::Lost("the aggregator does not answer the hello".into()))??;
-    for acked in &durable {
-        let acked = *acked;
-        uplink.spool.run(move |spool| spool.ack(acked)).await?;
-    }
+    trim(uplink, &durable).await;
     let live_from = *uplink.next.borrow();
     info!(endpoint, "link to the aggregator stands");
     uplink.board.update(|board| {
@@ -165,11 +178,12 @@ async fn converse(
         board.link.problem = None;
         board.link.connections += 1;
     });
-    let live = open(connection).await?;
+    let live = Lane::open(uplink, connection).await?;
+    let backlog = Lane::open(uplink, connection).await?;
     tokio::select! {
         ended = acks(uplink, &mut hear, connection) => ended,
-        ended = send_live(uplink, live, live_from) => ended,
-        ended = send_backlog(uplink, connection, live_from, &durable) => ended,
+        ended = send_live(live, live_from) => ended,
+        ended = send_backlog(backlog, live_from, &durable) => ended,
     }
 }
 
@@ -177,7 +191,7 @@ async fn connect(
     address: SocketAddr,
     client: quinn::ClientConfig,
 ) -> Result<(Connection, (SendStream, RecvStream)), LinkError> {
-    let fail = |error: &dyn std::fmt::Display| LinkError::Connect(address, error.to_string());
+    let fail = |error: &dyn Display| LinkError::Connect(address, error.to_string());
     let local = if address.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
     let local: SocketAddr = local.parse().map_err(|error| fail(&error))?;
     let endpoint = Endpoint::client(local).map_err(|error| fail(&error))?;
@@ -185,10 +199,6 @@ async fn connect(
     let connection = connecting.await.map_err(|error| fail(&error))?;
     let control = connection.open_bi().await.map_err(|error| fail(&error))?;
     Ok((connection, control))
-}
-
-async fn open(connection: &Connection) -> Result<SendStream, LinkError> {
-    connection.open_uni().await.map_err(|error| LinkError::Lost(error.to_string()))
 }
 
 /// Hello and welcome; gives what the aggregator already has.
@@ -206,8 +216,8 @@ async fn greet(
         epochs,
         clock: clock::now(),
     };
-    let body = serde_json::to_vec(&hello).map_err(|error| LinkError::Lost(error.to_string()))?;
-    record::write(say, Kind::Control, &body).await.map_err(|error| LinkError::Lost(error.to_string()))?;
+    let body = serde_json::to_vec(&hello).map_err(|error| lost(&error))?;
+    record::write(say, Kind::Control, &body).await.map_err(|error| lost(&error))?;
     match hear_one(hear).await? {
         FromAggregator::Welcome { durable, .. } => Ok(durable),
         FromAggregator::Refused { reason } => Err(LinkError::Refused(reason)),
@@ -216,12 +226,10 @@ async fn greet(
 }
 
 async fn hear_one(hear: &mut RecvStream) -> Result<FromAggregator, LinkError> {
-    let lost = |text: String| LinkError::Lost(text);
-    let read = record::read(hear).await.map_err(|error| lost(error.to_string()))?;
-    match read {
-        Some((Kind::Control, body)) => serde_json::from_slice(&body).map_err(|error| lost(error.to_string())),
-        Some((kind, _)) => Err(lost(format!("{kind:?} record on the control stream"))),
-        None => Err(lost("the aggregator closed the control stream".into())),
+    match record::read(hear).await.map_err(|error| lost(&error))? {
+        Some((Kind::Control, body)) => serde_json::from_slice(&body).map_err(|error| lost(&error)),
+        Some((kind, _)) => Err(LinkError::Lost(format!("{kind:?} record on the control stream"))),
+        None => Err(LinkError::Lost("the aggregator closed the control stream".into())),
     }
 }
 
@@ -230,17 +238,10 @@ async fn acks(
     uplink: &Uplink,
     hear: &mut RecvStream,
     connection: &Connection,
-) -> Result<std::convert::Infallible, LinkError> {
+) -> Result<Infallible, LinkError> {
     loop {
         match hear_one(hear).await? {
-            FromAggregator::Ack { durable } => {
-                for acked in durable {
-                    uplink.spool.run(move |spool| spool.ack(acked)).await?;
-                    if acked.epoch == uplink.epoch {
-                        uplink.board.update(|board| board.spool.frames_acked = acked.next);
-                    }
-                }
-            }
+            FromAggregator::Ack { durable } => trim(uplink, &durable).await,
             FromAggregator::Refused { reason } => return Err(LinkError::Refused(reason)),
             FromAggregator::Welcome { .. } => {}
         }
@@ -249,19 +250,26 @@ async fn acks(
     }
 }
 
-/// Frames of this run from `from` on, as they are appended.
-async fn send_live(
-    uplink: &Uplink,
-    mut stream: SendStream,
-    from: Seq,
-) -> Result<std::convert::Infallible, LinkError> {
-    let mut next = uplink.next.clone();
-    let mut at = from;
-    let mut announced = BTreeSet::new();
+/// A disk that refuses keeps its frames and costs no link.
+async fn trim(uplink: &Uplink, durable: &[Durable]) {
+    for acked in durable.iter().copied() {
+        if let Err(error) = uplink.spool.run(move |spool| spool.ack(acked)).await {
+            warn!(%error, "acknowledged frames are not dropped");
+            uplink.board.update(|board| board.spool.problem = Some(error.to_string()));
+        }
+        if acked.epoch == uplink.epoch {
+            uplink.board.update(|board| board.spool.frames_acked = acked.next);
+        }
+    }
+}
+
+/// Frames of this run from `at` on, as they are appended.
+async fn send_live(mut lane: Lane<'_>, mut at: Seq) -> Result<Infallible, LinkError> {
+    let (epoch, mut next) = (lane.uplink.epoch, lane.uplink.next.clone());
     loop {
         let end = *next.borrow_and_update();
         while at < end {
-            at = send_from(uplink, &mut stream, &mut announced, uplink.epoch, at).await?.unwrap_or(end);
+            at = lane.send(epoch, at, end).await?.unwrap_or(end);
         }
         if next.changed().await.is_err() {
             // The frame stage has ended; what is on its way may still be acknowledged.
@@ -272,58 +280,111 @@ async fn send_live(
 
 /// Everything that was there before this connection and is not durable at the aggregator.
 async fn send_backlog(
-    uplink: &Uplink,
-    connection: &Connection,
+    mut lane: Lane<'_>,
     live_from: Seq,
     durable: &[Durable],
-) -> Result<std::convert::Infallible, LinkError> {
-    let mut stream = open(connection).await?;
-    let mut announced = BTreeSet::new();
-    for epoch in uplink.spool.run(|spool| Ok(spool.epochs())).await? {
+) -> Result<Infallible, LinkError> {
+    for epoch in lane.uplink.spool.run(|spool| Ok(spool.epochs())).await? {
         let mut at = durable.iter().find(|acked| acked.epoch == epoch).map_or(0, |acked| acked.next);
-        let end = if epoch == uplink.epoch { live_from } else { Seq::MAX };
-        while at < end {
-            match send_from(uplink, &mut stream, &mut announced, epoch, at).await? {
-                Some(next) => at = next,
+        let end = (epoch == lane.uplink.epoch).then_some(live_from);
+        while at < end.unwrap_or(Seq::MAX) {
+            match lane.send(epoch, at, end.unwrap_or(Seq::MAX)).await? {
+                Some(behind) => at = behind,
                 None => break,
             }
         }
+        if let Some(end) = end.filter(|end| at < *end) {
+            lane.gap(epoch, at, end).await?;
+        }
     }
-    stream.finish().map_err(|error| LinkError::Lost(error.to_string()))?;
+    lane.stream.finish().map_err(|error| lost(&error))?;
     std::future::pending().await
 }
 
-/// Sends a batch from `from` on; gives the number behind it, `None` when the spool has no more.
-async fn send_from(
-    uplink: &Uplink,
-    stream: &mut SendStream,
-    announced: &mut BTreeSet<SchemaId>,
-    epoch: Epoch,
-    from: Seq,
-) -> Result<Option<Seq>, LinkError> {
-    let lost = |error: &dyn std::fmt::Display| LinkError::Lost(error.to_string());
-    let items = uplink.spool.run(move |spool| spool.read(epoch, from, BATCH_ITEMS)).await?;
-    let mut behind = None;
-    for item in items {
-        let (next, bytes) = match item {
-            Item::Frame(seq, bytes) => (seq + 1, bytes),
-            Item::Gap(gap) => (gap.to, seal_gap(&gap).map_err(|error| lost(&error))?),
-        };
-        let (header, _) = v1::open(&bytes).map_err(|error| lost(&error))?;
-        if header.codec == wire::Codec::Columns && announced.insert(header.schema) {
-            let id = header.schema;
-            let schema = uplink.spool.run(move |spool| Ok(spool.schema(id))).await?;
-            let schema = schema.ok_or_else(|| LinkError::Lost(format!("spool has no schema {id}")))?;
-            record::write(stream, Kind::Schema, &schema).await.map_err(|error| lost(&error))?;
-        }
-        record::write(stream, Kind::Frame, &bytes).await.map_err(|error| lost(&error))?;
-        behind = Some(next);
+/// A stream of frames, each behind its schema.
+struct Lane<'a> {
+    uplink: &'a Uplink,
+    connection: &'a Connection,
+    stream: SendStream,
+    announced: BTreeSet<SchemaId>,
+}
+
+impl<'a> Lane<'a> {
+    async fn open(uplink: &'a Uplink, connection: &'a Connection) -> Result<Self, LinkError> {
+        let stream = connection.open_uni().await.map_err(|error| lost(&error))?;
+        Ok(Self { uplink, connection, stream, announced: BTreeSet::new() })
     }
-    Ok(behind)
+
+    /// Sends a batch of what stands from `from` to before `end`; gives the number behind it, `None`
+    /// when the spool has no more.
+    async fn send(&mut self, epoch: Epoch, from: Seq, end: Seq) -> Result<Option<Seq>, LinkError> {
+        let items = self.uplink.spool.run(move |spool| spool.read(epoch, from, BATCH_ITEMS)).await?;
+        let mut behind = None;
+        for item in items {
+            let (at, next) = match &item {
+                Item::Frame(seq, _) => (*seq, seq.saturating_add(1)),
+                Item::Gap(gap) => (gap.from, gap.to),
+            };
+            // A hole would keep every ack behind it: it is filled with what is known of it.
+            let expected = behind.unwrap_or(from);
+            if at.min(end) > expected {
+                self.gap(epoch, expected, at.min(end)).await?;
+                behind = Some(at.min(end));
+            }
+            if at >= end {
+                break;
+            }
+            match item {
+                Item::Frame(seq, bytes) => self.frame(epoch, seq, &bytes).await?,
+                Item::Gap(gap) => self.write(Kind::Frame, &seal_gap(&gap)?).await?,
+            }
+            behind = Some(next);
+        }
+        Ok(behind)
+    }
+
+    /// A frame that the disk has damaged, or whose schema it lost, must not keep those behind it.
+    async fn frame(&mut self, epoch: Epoch, seq: Seq, bytes: &[u8]) -> Result<(), LinkError> {
+        let header = match v1::open(bytes) {
+            Ok((header, _)) => header,
+            Err(error) => {
+                warn!(%epoch, seq, %error, "a frame of the spool cannot be sent");
+                return self.gap(epoch, seq, seq.saturating_add(1)).await;
+            }
+        };
+        if header.codec == wire::Codec::Columns && !self.announced.contains(&header.schema) {
+            self.announce(header.schema).await?;
+        }
+        self.write(Kind::Frame, bytes).await
+    }
+
+    async fn announce(&mut self, id: SchemaId) -> Result<(), LinkError> {
+        if self.announced.len() >= STREAM_SCHEMAS_MAX {
+            self.stream.finish().map_err(|error| lost(&error))?;
+            *self = Self::open(self.uplink, self.connection).await?;
+        }
+        self.announced.insert(id);
+        match self.uplink.spool.run(move |spool| spool.schema(id)).await? {
+            Some(schema) => self.write(Kind::Schema, &schema).await,
+            None => {
+                warn!(schema = %id, "the spool has lost a schema; frames of it are sent without");
+                Ok(())
+            }
+        }
+    }
+
+    /// Numbers that are not here: they were acknowledged to another aggregator, or the disk lost them.
+    async fn gap(&mut self, epoch: Epoch, from: Seq, to: Seq) -> Result<(), LinkError> {
+        self.write(Kind::Frame, &seal_gap(&Gap { epoch, from, to, reason: "not_in_spool".into() })?).await
+    }
+
+    async fn write(&mut self, kind: Kind, body: &[u8]) -> Result<(), LinkError> {
+        record::write(&mut self.stream, kind, body).await.map_err(|error| lost(&error))
+    }
 }
 
 /// A gap takes the place of its frames in the sequence.
-fn seal_gap(gap: &wire::control::Gap) -> Result<Vec<u8>, v1::EnvelopeError> {
+fn seal_gap(gap: &Gap) -> Result<Vec<u8>, LinkError> {
     let header = v1::Header {
         seq: gap.from,
         base: clock::now(),
@@ -334,5 +395,9 @@ fn seal_gap(gap: &wire::control::Gap) -> Result<Vec<u8>, v1::EnvelopeError> {
         flags: v1::FLAG_KEYFRAME,
         codec: wire::Codec::Gap,
     };
-    v1::seal(&header, serde_json::to_vec(gap).unwrap_or_default())
+    v1::seal(&header, serde_json::to_vec(gap).unwrap_or_default()).map_err(|error| lost(&error))
+}
+
+fn lost(error: &dyn Display) -> LinkError {
+    LinkError::Lost(error.to_string())
 }

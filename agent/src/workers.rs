@@ -82,8 +82,6 @@ pub struct LastProbe {
 /// Looks after the workers until `stop` is true (or its sender is gone); then stops them all at once,
 /// each with its grace, and the set runs empty.
 ///
-/// A task that ends earlier is a fault of the agent: its worker is stopped, and nobody restarts it.
-///
 /// # Errors
 /// When no probes can be made.
 pub fn start(
@@ -94,15 +92,27 @@ pub fn start(
     let ways = Ways { prober: Prober::new()?, out, stop };
     let mut tasks = JoinSet::new();
     for config in configs {
-        let ways = ways.clone();
         match config.driver {
-            DriverKind::Child => {
-                let driver = ChildDriver::new(config.clone());
-                tasks.spawn(Worker::new(config, driver, ways).run())
-            }
+            DriverKind::Child => tasks.spawn(look_after(config, ChildDriver::new, ways.clone())),
         };
     }
     Ok(tasks)
+}
+
+/// Looks after one worker until the stop. A task that panics is a fault of the agent: its worker ends
+/// with it (its driver sees to that when it is dropped) and is looked after anew.
+async fn look_after<D: Driver + 'static>(config: WorkerConfig, driver: fn(WorkerConfig) -> D, ways: Ways) {
+    loop {
+        let mut task = JoinSet::new();
+        task.spawn(Worker::new(config.clone(), driver(config.clone()), ways.clone()).run());
+        match task.join_next().await {
+            Some(Err(error)) if error.is_panic() => {
+                tracing::error!(worker = %config.name, %error, "a fault of the agent ended the worker; it is started again");
+                tokio::time::sleep(config.backoff_base.0).await;
+            }
+            _ => return,
+        }
+    }
 }
 
 /// What the loop of a worker waits for.
@@ -420,19 +430,22 @@ mod tests {
         async fn stop(&mut self, _grace: Duration) {}
     }
 
+    fn config() -> WorkerConfig {
+        let text = "name = \"w\"\ndriver = \"child\"\ncommand = []\nbackoff_base = \"0s\"\n\
+                    readiness = { url = \"http://127.0.0.1/\" }\n";
+        diarwatch_shared::config::parse(Path::new("w.toml"), text).unwrap()
+    }
+
     /// A crash loop without a wait, whose events nobody has taken yet and of which more are due than
     /// may wait.
     async fn crash_loop() -> (JoinSet<()>, mpsc::Receiver<WorkerOutput>, watch::Sender<bool>) {
-        let text = "name = \"w\"\ndriver = \"child\"\ncommand = []\nbackoff_base = \"0s\"\n\
-                    readiness = { url = \"http://127.0.0.1/\" }\n";
-        let config = diarwatch_shared::config::parse(Path::new("w.toml"), text).unwrap();
         let (out, outputs) = mpsc::channel(1);
         let (stop, stopped) = watch::channel(false);
         let starts = Arc::new(AtomicU32::new(0));
         let driver = Crashing { starts: Arc::clone(&starts), alive: None };
         let ways = Ways { prober: Prober::new().unwrap(), out, stop: stopped };
         let mut tasks = JoinSet::new();
-        tasks.spawn(Worker::new(config, driver, ways).run());
+        tasks.spawn(Worker::new(config(), driver, ways).run());
         while (starts.load(Ordering::Relaxed) as usize) < EVENTS_WAITING_MAX / 2 {
             tokio::task::yield_now().await;
         }
@@ -459,6 +472,41 @@ mod tests {
         stop.send(true).unwrap();
         drop(outputs);
         tasks.join_next().await.unwrap().unwrap();
+    }
+
+    /// A worker whose driver has a fault that ends the task at its first start.
+    struct Faulty(Crashing);
+
+    static FAULTS: AtomicU32 = AtomicU32::new(0);
+
+    impl Driver for Faulty {
+        async fn start(&mut self) -> Result<u32, StartError> {
+            assert_ne!(FAULTS.fetch_add(1, Ordering::Relaxed), 0, "a fault of the agent");
+            self.0.start().await
+        }
+
+        async fn exited(&mut self) -> Exit {
+            std::future::pending().await
+        }
+
+        async fn stop(&mut self, _grace: Duration) {}
+    }
+
+    #[tokio::test]
+    async fn a_worker_is_looked_after_again_after_a_fault_of_the_agent() {
+        let (out, mut outputs) = mpsc::channel(16);
+        let (stop, stopped) = watch::channel(false);
+        let ways = Ways { prober: Prober::new().unwrap(), out, stop: stopped };
+        let faulty = |_| Faulty(Crashing { starts: Arc::default(), alive: None });
+        let task = tokio::spawn(look_after(config(), faulty, ways));
+        let mut told = outputs.recv().await;
+        while let Some(WorkerOutput::Status(_)) = told {
+            told = outputs.recv().await;
+        }
+        let started = |event: &Event| matches!(event.what, What::WorkerStarted { .. });
+        assert!(matches!(&told, Some(WorkerOutput::Event(event)) if started(event)), "{told:?}");
+        stop.send(true).unwrap();
+        task.await.unwrap();
     }
 
     #[tokio::test]

@@ -13,6 +13,9 @@ use crate::config::{self, DEFAULT_PATH};
 use crate::sample::gpu::child;
 use crate::{StartError, run};
 
+/// For what still runs beside the tasks (a disk, a resolver) when the agent ends.
+const END_WAIT: Duration = Duration::from_secs(2);
+
 /// Watches a GPU host and its diarization workers.
 #[derive(Debug, Parser)]
 #[command(name = "diarwatch-agent", version)]
@@ -64,7 +67,10 @@ fn serve(path: &std::path::Path) -> Exit {
             return Exit::Temporary;
         }
     };
-    match runtime.block_on(run(config)) {
+    let outcome = runtime.block_on(run(config));
+    // A name that does not resolve must not hold the end up.
+    runtime.shutdown_timeout(END_WAIT);
+    match outcome {
         Ok(()) => Exit::Ok,
         Err(error) => {
             talk(&format!("error: {}: {error}", path.display()));

@@ -70,7 +70,7 @@ fn gpu_line(gpu: &Value, lang: Lang) -> String {
     format!(
         "GPU {}  {}  {} {}  {}  {} W  {} °C",
         gpu["index"].as_u64().unwrap_or(0),
-        gpu["name"].as_str().unwrap_or("?"),
+        gpu["name"].as_str().filter(|name| !name.is_empty()).unwrap_or("?"),
         percent(&gpu["utilization_ratio"], lang),
         Text::Memory.in_lang(lang),
         memory(&gpu["memory_used_bytes"], &gpu["memory_total_bytes"], lang),

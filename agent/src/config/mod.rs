@@ -17,6 +17,9 @@ use worker::WorkerConfig;
 /// Where the configuration is looked for when no path is given.
 pub const DEFAULT_PATH: &str = "/etc/diarwatch/agent.toml";
 
+/// Workers of one host: each has a group of series, of which a frame takes `GROUPS_MAX`.
+pub const WORKERS_MAX: usize = 48;
+
 /// The agent's configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -228,8 +231,17 @@ fn validate(config: &Config) -> Vec<(String, Option<String>)> {
         "[spool] generation_age is below 1m",
         "write at least \"1m\"",
     );
+    validate_workers(&config.workers, &mut faults);
+    faults
+}
+
+fn validate_workers(workers: &[WorkerConfig], faults: &mut Vec<(String, Option<String>)>) {
+    if workers.len() > WORKERS_MAX {
+        let problem = format!("there are more than {WORKERS_MAX} [[worker]]");
+        faults.push((problem, Some("move some of them to another host".into())));
+    }
     let mut names = std::collections::BTreeSet::new();
-    for worker in &config.workers {
+    for worker in workers {
         if !names.insert(&worker.name) {
             let problem = format!("two [[worker]] are called `{}`", worker.name);
             faults.push((problem, Some("give each its own name".into())));
@@ -241,7 +253,6 @@ fn validate(config: &Config) -> Vec<(String, Option<String>)> {
             ));
         }
     }
-    faults
 }
 
 #[cfg(test)]
@@ -272,7 +283,10 @@ mod tests {
         };
         assert_eq!(rest(&config), rest(&least));
         let (_, worker) = example.split_once("# [[worker]]").unwrap();
-        let worker = worker.replace("\n# ", "\n").replace("/opt/pyannote/bin/python", "/bin/sh").replace("/opt/pyannote", "/");
+        let worker = worker
+            .replace("\n# ", "\n")
+            .replace("/opt/pyannote/bin/python", "/bin/sh")
+            .replace("/opt/pyannote", "/");
         let with_worker = parse(Path::new("docs/agent.toml"), &format!("{LEAST}[[worker]]{worker}")).unwrap();
         let said = &with_worker.workers[0];
         assert_eq!((said.backoff_max, said.readiness.failures), (Span::secs(120), 2));
@@ -288,6 +302,19 @@ mod tests {
     #[test]
     fn an_interval_that_would_load_the_driver_is_refused() {
         assert!(faults("[gpu]\nfast_interval = \"1ms\"\n").contains("below 10ms"));
+    }
+
+    #[test]
+    fn more_workers_than_a_frame_has_groups_for_are_refused() {
+        let worker = |number: usize| {
+            format!(
+                "[[worker]]\nname = \"w{number}\"\ndriver = \"child\"\ncommand = [\"/bin/sh\"]\nreadiness = {{ url = \"http://127.0.0.1/\" }}\n"
+            )
+        };
+        let text: String = (0..=WORKERS_MAX).map(worker).collect();
+        assert!(faults(&text).contains("more than 48 [[worker]]"), "{}", faults(&text));
+        // The host's own groups fit too.
+        const { assert!(WORKERS_MAX + 10 < diarwatch_shared::limits::GROUPS_MAX) };
     }
 
     #[test]

@@ -27,6 +27,8 @@ use crate::proc_text::{self, CpuTimes};
 const SLOW_INTERVAL: Duration = Duration::from_secs(5);
 /// An answer of the slow thread that is older is not sent again.
 const SLOW_MAX_AGE: Duration = Duration::from_secs(15);
+/// A tick that is older than this, beyond its interval, is not shown: its thread is stuck or gone.
+const TICK_MAX_AGE: Duration = Duration::from_secs(5);
 /// Bytes read of one /proc file.
 const PROC_BYTES_MAX: usize = 64 * 1024;
 /// Resources with pressure stall information.
@@ -42,7 +44,7 @@ pub fn start(interval: Duration, sink: Sink, board: Board) {
         let mut vitals = Vitals::new(sink.clone());
         let mut due = clock::uptime();
         loop {
-            let tick = host.tick();
+            let tick = host.tick(clock::uptime() + interval + TICK_MAX_AGE);
             board.update(|board| board.host = tick.clone());
             sink.tick(tick.into_tick());
             let newest = slow.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -91,11 +93,15 @@ struct Host {
 pub struct HostTick {
     keys: Option<Arc<[SeriesKey]>>,
     readings: Vec<Reading>,
+    good_until: Duration,
 }
 
 impl HostTick {
-    /// The value of a metric without labels of its own.
-    pub fn value(&self, metric: &str) -> Reading {
+    /// The value, at `now`, of a metric without labels of its own.
+    pub fn value(&self, metric: &str, now: Duration) -> Reading {
+        if self.keys.is_some() && now > self.good_until {
+            return Err(Missing::Timeout);
+        }
         let position = self.keys.as_ref().and_then(|keys| keys.iter().position(|key| key.metric == metric));
         position.and_then(|at| self.readings.get(at).copied()).unwrap_or(Err(Missing::NotYet))
     }
@@ -132,7 +138,7 @@ impl Host {
         }
     }
 
-    fn tick(&mut self) -> HostTick {
+    fn tick(&mut self, good_until: Duration) -> HostTick {
         let memory = self.meminfo.read().and_then(|text| proc_text::memory(&text).ok_or(Missing::Failed));
         let mut readings = vec![
             self.cpu(),
@@ -144,7 +150,7 @@ impl Host {
         readings.extend(self.pressure.iter().map(|file| {
             file.read().and_then(|text| proc_text::pressure_seconds(&text).ok_or(Missing::Failed))
         }));
-        HostTick { keys: Some(Arc::clone(&self.keys)), readings }
+        HostTick { keys: Some(Arc::clone(&self.keys)), readings, good_until }
     }
 
     fn cpu(&mut self) -> Reading {
@@ -242,4 +248,19 @@ fn group(name: &'static str, mut rows: Vec<(SeriesKey, f64)>) -> SlowGroup {
     rows.sort_by(|a, b| a.0.cmp(&b.0));
     let (keys, values): (Vec<_>, Vec<_>) = rows.into_iter().unzip();
     (name, keys.into(), values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_no_longer_read_is_not_shown() {
+        let second = Duration::from_secs(1);
+        let tick = Host::open().tick(9 * second);
+        assert!(tick.value("host_memory_total_bytes", 9 * second).is_ok());
+        assert_eq!(tick.value("host_memory_total_bytes", 10 * second), Err(Missing::Timeout));
+        let before = HostTick::default().value("host_memory_total_bytes", 10 * second);
+        assert_eq!(before, Err(Missing::NotYet));
+    }
 }

@@ -39,11 +39,11 @@ impl Vitals {
         let read = |path: &str, parse: fn(&str) -> Option<f64>| -> Reading {
             std::fs::read_to_string(path).ok().as_deref().and_then(parse).ok_or(Missing::Failed)
         };
-        let spool = board.read(|board| board.spool.clone());
+        let (spool, rejected) = board.read(|board| (board.spool.clone(), board.ticks_rejected));
         let readings = vec![
             read("/proc/self/status", proc_text::resident_bytes),
             read("/proc/self/stat", proc_text::process_cpu_seconds),
-            Ok(self.sink.dropped() as f64),
+            Ok((self.sink.dropped() + rejected) as f64),
             Ok(spool.bytes as f64),
             Ok(spool.frames_unacked as f64),
             Ok(spool.frames_lost as f64),

@@ -1,18 +1,21 @@
 //! One generation of the spool: a sled directory with a tail journal beside it. The only file that
 //! knows sled.
 //!
-//! sled 0.34's `flush()` does not fsync, and after some power cuts its open panics. So "durable on
-//! the node" means: in the journal, fdatasynced. sled holds the same records for reading in order;
-//! when it cannot be opened or holds less, it is set aside and made again from the journal. No key
-//! is ever deleted (sled would not give the space back): a generation goes as a directory.
+//! sled 0.34's `flush()` does not fsync, after some power cuts its open panics, and after one refused
+//! write (a full disk) it refuses everything. So "durable on the node" means: in the journal,
+//! fdatasynced. sled holds the same records for reading in order; when it refuses, cannot be opened or
+//! holds less, it is set aside and made again from the journal at the next read. No key is ever
+//! deleted (sled would not give the space back): a generation goes as a directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use diarwatch_shared::log::{Log, LogKind};
 use diarwatch_shared::node::{Epoch, Seq};
 use diarwatch_shared::schema::SchemaId;
+use tracing::warn;
 
 use super::SpoolError;
 
@@ -33,11 +36,11 @@ pub struct Range {
 /// An open generation.
 pub struct Generation {
     directory: PathBuf,
-    db: sled::Db,
-    frames: sled::Tree,
-    schemas: sled::Tree,
     journal: Log,
+    /// None after it refused, until it is needed again.
+    index: Option<Index>,
     ranges: BTreeMap<Epoch, Range>,
+    schemas: BTreeSet<SchemaId>,
     payload_bytes: u64,
 }
 
@@ -45,92 +48,77 @@ impl Generation {
     /// Opens or creates a generation.
     ///
     /// # Errors
-    /// When the disk refuses; a damaged sled is rebuilt and is no error.
+    /// When the journal cannot be opened; a sled that cannot is no error.
     pub fn open(directory: &Path) -> Result<Self, SpoolError> {
         std::fs::create_dir_all(directory).map_err(|error| SpoolError::io(directory, &error))?;
-        let mut records: Vec<Vec<u8>> = Vec::new();
-        let journal =
-            Log::open(&directory.join("journal"), LogKind::SpoolJournal, |body| records.push(body.to_vec()))?;
-        let path = directory.join("db");
-        let db = match open_sled(&path) {
-            Ok(db) if holds(&db, &records) => db,
-            opened => {
-                let why = opened.err().unwrap_or_else(|| String::from("it holds less than its journal"));
-                tracing::warn!(path = %path.display(), why, "spool generation is rebuilt from its journal");
-                rebuild(&path, &records)?
-            }
-        };
-        let tree = |name: &str| db.open_tree(name).map_err(|error| SpoolError::sled(&path, &error));
-        let (frames, schemas) = (tree("frames")?, tree("schemas")?);
+        let (journal, records) = open_journal(directory)?;
         let mut generation = Self {
             directory: directory.to_owned(),
-            frames,
-            schemas,
-            db,
             journal,
+            index: None,
             ranges: BTreeMap::new(),
+            schemas: BTreeSet::new(),
             payload_bytes: 0,
         };
-        for record in &records {
-            if let Some(Record::Frame { epoch, seq, bytes }) = parse(record) {
-                generation.count(epoch, seq, bytes.len());
-            }
+        for record in records.iter().filter_map(|record| parse(record)) {
+            generation.count(&record);
+        }
+        match Index::of(&generation.path(), &records) {
+            Ok(index) => generation.index = Some(index),
+            // A full disk: the journal is enough to run on, and to make it again from.
+            Err(error) => warn!(%error, "spool generation has no index for now"),
         }
         Ok(generation)
     }
 
-    /// Appends a frame; durable after [`Generation::sync`].
+    /// Appends a frame; it is durable when this returns.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk refuses; the frame is then not here.
     pub fn append(&mut self, epoch: Epoch, seq: Seq, bytes: &[u8]) -> Result<(), SpoolError> {
-        let key = frame_key(epoch, seq);
-        self.journal.append(&record(TAG_FRAME, &key, bytes))?;
-        self.frames.insert(key, bytes).map_err(|error| SpoolError::sled(&self.directory, &error))?;
-        self.count(epoch, seq, bytes.len());
-        Ok(())
+        self.put(&Record::Frame { epoch, seq, bytes })?;
+        Ok(self.journal.sync()?)
     }
 
-    /// Keeps a schema beside the frames that use it.
+    /// Keeps a schema beside the frames that use it; durable with the next frame.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn append_schema(&mut self, id: SchemaId, bytes: &[u8]) -> Result<(), SpoolError> {
-        let mut key = [0; 16];
-        key.split_at_mut(8).0.copy_from_slice(&id.0.to_be_bytes());
-        self.journal.append(&record(TAG_SCHEMA, &key, bytes))?;
-        self.schemas
-            .insert(id.0.to_be_bytes(), bytes)
-            .map_err(|error| SpoolError::sled(&self.directory, &error))?;
-        Ok(())
-    }
-
-    /// Makes everything appended so far survive a power cut.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn sync(&self) -> Result<(), SpoolError> {
-        Ok(self.journal.sync()?)
+        self.put(&Record::Schema { id, bytes })
     }
 
     /// Frames of an epoch from `from` on, at most `count`.
     ///
     /// # Errors
-    /// When sled cannot read.
-    pub fn read(&self, epoch: Epoch, from: Seq, count: usize) -> Result<Vec<(Seq, Vec<u8>)>, SpoolError> {
-        let range = frame_key(epoch, from)..=frame_key(epoch, Seq::MAX);
-        let row = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
-            let (key, bytes) = entry.map_err(|error| SpoolError::sled(&self.directory, &error))?;
-            let seq = key.last_chunk::<8>().map_or(0, |tail| Seq::from_be_bytes(*tail));
-            Ok((seq, bytes.to_vec()))
-        };
-        self.frames.range(range).take(count).map(row).collect()
+    /// When they cannot be read, nor sled be made again.
+    pub fn read(&mut self, epoch: Epoch, from: Seq, count: usize) -> Result<Vec<(Seq, Vec<u8>)>, SpoolError> {
+        self.ask(|index| {
+            let range = frame_key(epoch, from)..=frame_key(epoch, Seq::MAX);
+            let row = |entry: sled::Result<(sled::IVec, sled::IVec)>| {
+                let (key, bytes) = entry?;
+                let seq = key.last_chunk::<8>().map_or(0, |tail| Seq::from_be_bytes(*tail));
+                Ok((seq, bytes.to_vec()))
+            };
+            index.frames.range(range).take(count).map(row).collect()
+        })
     }
 
     /// The bytes of a schema, if this generation holds it.
+    ///
+    /// # Errors
+    /// As [`Generation::read`].
+    pub fn schema(&mut self, id: SchemaId) -> Result<Option<Vec<u8>>, SpoolError> {
+        if !self.schemas.contains(&id) {
+            return Ok(None);
+        }
+        self.ask(|index| Ok(index.schemas.get(id.0.to_be_bytes())?.map(|bytes| bytes.to_vec())))
+    }
+
+    /// Whether it holds a schema.
     #[must_use]
-    pub fn schema(&self, id: SchemaId) -> Option<Vec<u8>> {
-        self.schemas.get(id.0.to_be_bytes()).ok().flatten().map(|bytes| bytes.to_vec())
+    pub fn has_schema(&self, id: SchemaId) -> bool {
+        self.schemas.contains(&id)
     }
 
     /// The frames it holds, by epoch.
@@ -150,16 +138,114 @@ impl Generation {
     /// # Errors
     /// When the disk refuses.
     pub fn remove(self) -> Result<(), SpoolError> {
-        let Self { directory, db, frames, schemas, journal, .. } = self;
-        drop((frames, schemas, db, journal));
+        let Self { directory, index, journal, .. } = self;
+        drop((index, journal));
         std::fs::remove_dir_all(&directory).map_err(|error| SpoolError::io(&directory, &error))
     }
 
-    fn count(&mut self, epoch: Epoch, seq: Seq, bytes: usize) {
-        self.payload_bytes += bytes as u64;
-        let range = self.ranges.entry(epoch).or_insert(Range { from: seq, to: seq });
-        range.from = range.from.min(seq);
-        range.to = range.to.max(seq + 1);
+    fn path(&self) -> PathBuf {
+        self.directory.join("db")
+    }
+
+    /// Into the journal, which decides, and into sled, which may refuse.
+    fn put(&mut self, record: &Record<'_>) -> Result<(), SpoolError> {
+        self.journal.append(&record.to_bytes())?;
+        self.count(record);
+        if let Some(index) = &self.index
+            && let Err(why) = guarded(|| index.put(record))
+        {
+            warn!(path = %self.directory.display(), why, "sled refuses; it is made again from the journal");
+            self.index = None;
+        }
+        Ok(())
+    }
+
+    /// Asks sled; one that refuses is made again from the journal and asked once more.
+    fn ask<T>(&mut self, question: impl Fn(&Index) -> sled::Result<T>) -> Result<T, SpoolError> {
+        if let Some(index) = &self.index {
+            match guarded(|| question(index)) {
+                Ok(answer) => return Ok(answer),
+                Err(why) => warn!(path = %self.directory.display(), why, "sled cannot be read"),
+            }
+        }
+        self.index = None;
+        let (journal, records) = open_journal(&self.directory)?;
+        self.journal = journal;
+        let index = Index::of(&self.path(), &records)?;
+        let answer = guarded(|| question(&index)).map_err(|why| SpoolError::sled(&self.directory, why));
+        self.index = Some(index);
+        answer
+    }
+
+    fn count(&mut self, record: &Record<'_>) {
+        match *record {
+            Record::Schema { id, .. } => drop(self.schemas.insert(id)),
+            Record::Frame { epoch, seq, bytes } => {
+                self.payload_bytes += bytes.len() as u64;
+                let range = self.ranges.entry(epoch).or_insert(Range { from: seq, to: seq });
+                range.from = range.from.min(seq);
+                range.to = range.to.max(seq.saturating_add(1));
+            }
+        }
+    }
+}
+
+/// The records in order of their keys, as sled holds them.
+struct Index {
+    frames: sled::Tree,
+    schemas: sled::Tree,
+    /// Closed when the last of them is dropped.
+    _db: sled::Db,
+}
+
+impl Index {
+    /// Opens sled, or makes it again when it does not hold what the journal has.
+    fn of(path: &Path, records: &[Vec<u8>]) -> Result<Self, SpoolError> {
+        match guarded(|| Self::open(path)) {
+            Ok(index) if index.holds(records) => return Ok(index),
+            Ok(_) => {
+                warn!(path = %path.display(), "spool generation holds less than its journal and is rebuilt from it");
+                clear(path)?;
+            }
+            Err(why) => {
+                warn!(path = %path.display(), why, "spool generation is set aside and rebuilt from its journal");
+                set_aside(path)?;
+            }
+        }
+        let rebuilt = guarded(|| {
+            let index = Self::open(path)?;
+            records.iter().filter_map(|record| parse(record)).try_for_each(|record| index.put(&record))?;
+            Ok(index)
+        });
+        rebuilt.map_err(|why| SpoolError::sled(path, why))
+    }
+
+    fn open(path: &Path) -> sled::Result<Self> {
+        let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(1_000));
+        let db = config.open()?;
+        Ok(Self { frames: db.open_tree("frames")?, schemas: db.open_tree("schemas")?, _db: db })
+    }
+
+    fn put(&self, record: &Record<'_>) -> sled::Result<()> {
+        match *record {
+            Record::Frame { epoch, seq, bytes } => self.frames.insert(frame_key(epoch, seq), bytes)?,
+            Record::Schema { id, bytes } => self.schemas.insert(id.0.to_be_bytes(), bytes)?,
+        };
+        Ok(())
+    }
+
+    /// Whether it has everything that the journal has; of a number that stands there twice (an append
+    /// that failed half-way) the last counts.
+    fn holds(&self, records: &[Vec<u8>]) -> bool {
+        let mut seen = BTreeSet::new();
+        records.iter().rev().filter_map(|record| parse(record)).all(|record| match record {
+            Record::Frame { epoch, seq, bytes } if seen.insert((epoch, seq)) => self
+                .frames
+                .get(frame_key(epoch, seq))
+                .is_ok_and(|found| found.is_some_and(|found| found == bytes)),
+            Record::Frame { .. } => true,
+            Record::Schema { id, .. } => self.schemas.contains_key(id.0.to_be_bytes()).unwrap_or(false),
+        })
     }
 }
 
@@ -168,20 +254,18 @@ enum Record<'a> {
     Schema { id: SchemaId, bytes: &'a [u8] },
 }
 
-fn frame_key(epoch: Epoch, seq: Seq) -> [u8; 16] {
-    let mut key = [0; 16];
-    let (head, tail) = key.split_at_mut(8);
-    head.copy_from_slice(&epoch.0.to_be_bytes());
-    tail.copy_from_slice(&seq.to_be_bytes());
-    key
-}
-
-fn record(tag: u8, key: &[u8; 16], bytes: &[u8]) -> Vec<u8> {
-    let mut record = Vec::with_capacity(17 + bytes.len());
-    record.push(tag);
-    record.extend(key);
-    record.extend(bytes);
-    record
+impl Record<'_> {
+    fn to_bytes(&self) -> Vec<u8> {
+        let (tag, key, bytes) = match *self {
+            Record::Frame { epoch, seq, bytes } => (TAG_FRAME, frame_key(epoch, seq), bytes),
+            Record::Schema { id, bytes } => (TAG_SCHEMA, frame_key(Epoch(id.0), 0), bytes),
+        };
+        let mut record = Vec::with_capacity(17 + bytes.len());
+        record.push(tag);
+        record.extend(key);
+        record.extend(bytes);
+        record
+    }
 }
 
 fn parse(record: &[u8]) -> Option<Record<'_>> {
@@ -199,50 +283,43 @@ fn parse(record: &[u8]) -> Option<Record<'_>> {
     }
 }
 
-/// Opens sled with its panics caught.
-fn open_sled(path: &Path) -> Result<sled::Db, String> {
-    let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES).flush_every_ms(Some(1_000));
-    match catch_unwind(AssertUnwindSafe(|| config.open())) {
-        Ok(opened) => opened.map_err(|error| error.to_string()),
-        Err(_) => Err(String::from("sled panicked at open")),
+fn frame_key(epoch: Epoch, seq: Seq) -> [u8; 16] {
+    let mut key = [0; 16];
+    let (head, tail) = key.split_at_mut(8);
+    head.copy_from_slice(&epoch.0.to_be_bytes());
+    tail.copy_from_slice(&seq.to_be_bytes());
+    key
+}
+
+fn open_journal(directory: &Path) -> Result<(Log, Vec<Vec<u8>>), SpoolError> {
+    let mut records: Vec<Vec<u8>> = Vec::new();
+    let path = directory.join("journal");
+    let journal = Log::open(&path, LogKind::SpoolJournal, |body| records.push(body.to_vec()))?;
+    Ok((journal, records))
+}
+
+/// Asks sled with its panics caught.
+fn guarded<T>(work: impl FnOnce() -> sled::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(String::from("it panicked")),
     }
 }
 
-/// Whether sled has everything that the journal has.
-fn holds(db: &sled::Db, records: &[Vec<u8>]) -> bool {
-    let Ok(frames) = db.open_tree("frames") else { return false };
-    let Ok(schemas) = db.open_tree("schemas") else { return false };
-    records.iter().all(|record| match parse(record) {
-        Some(Record::Frame { epoch, seq, bytes }) => {
-            frames.get(frame_key(epoch, seq)).is_ok_and(|found| found.is_some_and(|found| found == bytes))
-        }
-        Some(Record::Schema { id, .. }) => schemas.contains_key(id.0.to_be_bytes()).unwrap_or(false),
-        None => true,
-    })
+fn set_aside(path: &Path) -> Result<(), SpoolError> {
+    let aside = path.with_extension("damaged");
+    clear(&aside)?;
+    match std::fs::rename(path, &aside) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(SpoolError::io(path, &error)),
+        _ => Ok(()),
+    }
 }
 
-fn rebuild(path: &Path, records: &[Vec<u8>]) -> Result<sled::Db, SpoolError> {
-    if path.exists() {
-        let aside = path.with_extension("damaged");
-        if aside.exists() {
-            std::fs::remove_dir_all(&aside).map_err(|error| SpoolError::io(&aside, &error))?;
-        }
-        std::fs::rename(path, &aside).map_err(|error| SpoolError::io(path, &error))?;
+/// Removes what is there, directory or not.
+fn clear(path: &Path) -> Result<(), SpoolError> {
+    let cleared = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
+    match cleared {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(SpoolError::io(path, &error)),
+        _ => Ok(()),
     }
-    let db = open_sled(path).map_err(|why| SpoolError::Sled { path: path.to_owned(), why })?;
-    let fill = || -> sled::Result<()> {
-        let (frames, schemas) = (db.open_tree("frames")?, db.open_tree("schemas")?);
-        for record in records {
-            match parse(record) {
-                Some(Record::Frame { epoch, seq, bytes }) => {
-                    drop(frames.insert(frame_key(epoch, seq), bytes)?)
-                }
-                Some(Record::Schema { id, bytes }) => drop(schemas.insert(id.0.to_be_bytes(), bytes)?),
-                None => {}
-            }
-        }
-        Ok(())
-    };
-    fill().map_err(|error| SpoolError::sled(path, &error))?;
-    Ok(db)
 }

@@ -2,27 +2,29 @@
 //!
 //! Takes sealed frames in order; gives them back by epoch and number. When the link is down it
 //! grows to its bound, then gives up its oldest generation, counts what was lost and remembers the
-//! gap, which is sent in place of the frames. Blocking I/O under one lock ([`Handle`]).
+//! gap, which is sent in place of the frames. Blocking I/O under one lock ([`Handle`]); one agent at a
+//! time, seen to by a lock on the directory.
 
 mod generation;
+mod notes;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use diarwatch_shared::clock;
-use diarwatch_shared::log::{LogError, replace_file};
+use diarwatch_shared::log::LogError;
 use diarwatch_shared::node::{Epoch, Seq};
 use diarwatch_shared::schema::SchemaId;
 use diarwatch_shared::wire::control::{Durable, Gap};
+use tracing::warn;
 
 use crate::config::SpoolConfig;
 use generation::{Generation, Range};
-
-/// Gaps that are remembered; older ones are merged into the oldest kept.
-const GAPS_MAX: usize = 256;
+use notes::Notes;
 
 /// Why the spool could not do something.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,14 @@ pub enum SpoolError {
         path: PathBuf,
         /// What the system said.
         why: String,
+    },
+    /// Another agent has it open.
+    #[error(
+        "spool {path} is in use by another agent; stop that one first, or give this one a [spool] directory of its own"
+    )]
+    InUse {
+        /// The directory.
+        path: PathBuf,
     },
     /// sled refused.
     #[error("spool {path}: sled: {why}")]
@@ -53,8 +63,8 @@ impl SpoolError {
         Self::Io { path: path.to_owned(), why: error.to_string() }
     }
 
-    fn sled(path: &Path, error: &impl std::fmt::Display) -> Self {
-        Self::Sled { path: path.to_owned(), why: error.to_string() }
+    fn sled(path: &Path, why: String) -> Self {
+        Self::Sled { path: path.to_owned(), why }
     }
 }
 
@@ -85,8 +95,11 @@ pub struct Spool {
     generations: VecDeque<(u64, Generation)>,
     opened: Duration,
     acked: BTreeMap<Epoch, Seq>,
-    gaps: Vec<Gap>,
-    lost: u64,
+    notes: Notes,
+    /// The schema that this run's frames use; each generation has its own copy of it.
+    schema: Option<(SchemaId, Vec<u8>)>,
+    /// Held as long as the spool is; the kernel lets go of it when the agent ends, however it ends.
+    _lock: File,
 }
 
 /// A spool that tasks share; each call blocks on the disk.
@@ -111,31 +124,42 @@ impl Handle {
 }
 
 impl Spool {
-    /// Opens the spool of a run that starts at `now`; its epoch is newer than any the spool holds.
+    /// Opens the spool of a run that starts at `now`; its epoch is newer than any the spool has seen.
     ///
     /// # Errors
-    /// When the directory cannot be made, read or written.
+    /// When the directory cannot be made, read or written, or another agent has it open.
     pub fn open(config: &SpoolConfig, now: clock::UnixMicros) -> Result<Self, SpoolError> {
         let directory = &config.directory;
         std::fs::create_dir_all(directory).map_err(|error| SpoolError::io(directory, &error))?;
-        let (gaps, lost) = read_gaps(directory)?;
+        // Before anything is looked at: opening cuts torn ends, which a living agent is still writing.
+        let lock = lock(directory)?;
+        let mut notes = Notes::read(directory)?;
         let mut generations = VecDeque::new();
         for number in numbers(directory)? {
             generations.push_back((number, Generation::open(&path_of(directory, number))?));
         }
         let newest = generations.iter().flat_map(|(_, generation)| generation.ranges().keys()).max().copied();
-        let newest = newest.max(gaps.iter().map(|gap| gap.epoch).max());
-        let epoch = Epoch::next(newest, now.0);
+        let epoch = Epoch::next(newest.max(notes.newest_epoch()), now.0);
+        notes.epoch = Some(epoch);
         let mut spool = Self {
             config: config.clone(),
             epoch,
             generations,
             opened: clock::uptime(),
             acked: BTreeMap::new(),
-            gaps,
-            lost,
+            notes,
+            schema: None,
+            _lock: lock,
         };
-        spool.rotate()?;
+        // The last run's open generation goes on: an agent that is started again and again must not
+        // leave a generation each time.
+        if spool.generations.is_empty() {
+            spool.rotate()?;
+        }
+        // A full disk must not keep the agent from starting.
+        if let Err(error) = spool.notes.write(directory) {
+            warn!(%error, "spool is open, but its notes are not written");
+        }
         Ok(spool)
     }
 
@@ -151,31 +175,42 @@ impl Spool {
         self.epoch
     }
 
-    /// Appends a frame of this run, with its schema when it is new, and makes both durable.
+    /// Appends a frame of this run, with its schema when it is new; both are durable when it returns.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk refuses; the frame is then not here.
     pub fn append(
         &mut self,
         seq: Seq,
         schema: Option<(SchemaId, &[u8])>,
         frame: &[u8],
     ) -> Result<(), SpoolError> {
-        self.rotate_when_due()?;
-        let epoch = self.epoch;
-        let Some((_, open)) = self.generations.back_mut() else { return Ok(()) };
-        if let Some((id, bytes)) = schema {
-            open.append_schema(id, bytes)?;
+        if let Err(error) = self.rotate_when_due() {
+            warn!(%error, "the spool's open generation goes on");
         }
-        open.append(epoch, seq, frame)?;
-        open.sync()
+        if let Some((id, bytes)) = schema {
+            self.schema = Some((id, bytes.to_vec()));
+        }
+        let Some((_, open)) = self.generations.back_mut() else {
+            return Err(SpoolError::Io {
+                path: self.config.directory.clone(),
+                why: "no generation is open".into(),
+            });
+        };
+        // Older generations go when they are acknowledged, and their copy with them.
+        if let Some((id, bytes)) = &self.schema
+            && !open.has_schema(*id)
+        {
+            open.append_schema(*id, bytes)?;
+        }
+        open.append(self.epoch, seq, frame)
     }
 
     /// Every epoch with frames or gaps that are not acknowledged, and this run's, in order.
     #[must_use]
     pub fn epochs(&self) -> Vec<Epoch> {
         let mut epochs: Vec<Epoch> = self.pending().map(|(epoch, _)| epoch).collect();
-        epochs.extend(self.gaps.iter().map(|gap| gap.epoch));
+        epochs.extend(self.notes.gaps.iter().map(|gap| gap.epoch));
         epochs.push(self.epoch);
         epochs.sort_unstable();
         epochs.dedup();
@@ -186,47 +221,57 @@ impl Spool {
     ///
     /// # Errors
     /// When the disk refuses.
-    pub fn read(&self, epoch: Epoch, from: Seq, count: usize) -> Result<Vec<Item>, SpoolError> {
-        let gaps = self.gaps.iter().filter(|gap| gap.epoch == epoch && gap.to > from);
-        let mut items: BTreeMap<Seq, Item> = gaps.map(|gap| (gap.from, Item::Gap(gap.clone()))).collect();
-        for (_, generation) in &self.generations {
-            for (seq, bytes) in generation.read(epoch, from, count)? {
-                items.insert(seq, Item::Frame(seq, bytes));
-            }
-            if items.len() >= count {
+    pub fn read(&mut self, epoch: Epoch, from: Seq, count: usize) -> Result<Vec<Item>, SpoolError> {
+        let mut frames: BTreeMap<Seq, Vec<u8>> = BTreeMap::new();
+        let holds =
+            |generation: &Generation| generation.ranges().get(&epoch).is_some_and(|range| range.to > from);
+        for (_, generation) in self.generations.iter_mut().filter(|(_, generation)| holds(generation)) {
+            frames.extend(generation.read(epoch, from, count)?);
+            if frames.len() >= count {
                 break;
             }
         }
+        // What is behind the last frame read may have more frames before it.
+        let known_to =
+            if frames.len() < count { Seq::MAX } else { frames.last_key_value().map_or(0, |(seq, _)| *seq) };
+        let gaps = self.notes.gaps.iter().filter(|gap| gap.epoch == epoch && gap.to > from);
+        let mut items: BTreeMap<Seq, Item> =
+            gaps.filter(|gap| gap.from <= known_to).map(|gap| (gap.from, Item::Gap(gap.clone()))).collect();
+        items.extend(frames.into_iter().map(|(seq, bytes)| (seq, Item::Frame(seq, bytes))));
         Ok(items.into_values().take(count).collect())
     }
 
     /// The bytes of a schema.
-    #[must_use]
-    pub fn schema(&self, id: SchemaId) -> Option<Vec<u8>> {
-        self.generations.iter().rev().find_map(|(_, generation)| generation.schema(id))
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn schema(&mut self, id: SchemaId) -> Result<Option<Vec<u8>>, SpoolError> {
+        if let Some((_, bytes)) = self.schema.as_ref().filter(|(known, _)| *known == id) {
+            return Ok(Some(bytes.clone()));
+        }
+        for (_, generation) in self.generations.iter_mut().rev() {
+            if let Some(bytes) = generation.schema(id)? {
+                return Ok(Some(bytes));
+            }
+        }
+        Ok(None)
     }
 
     /// Frames of an epoch below `next` are on the aggregator's disk: what is all of that is dropped.
     ///
     /// # Errors
-    /// When the disk refuses.
+    /// When the disk refuses; the ack counts all the same.
     pub fn ack(&mut self, durable: Durable) -> Result<(), SpoolError> {
+        // What was never here cannot be acknowledged: neither unknown epochs nor frames to come.
+        let Some(end) = self.end_of(durable.epoch) else { return Ok(()) };
         let known = self.acked.entry(durable.epoch).or_default();
-        *known = durable.next.max(*known);
-        let before = self.gaps.len();
+        *known = durable.next.min(end).max(*known);
+        let before = self.notes.gaps.len();
         let acked = &self.acked;
-        self.gaps.retain(|gap| acked.get(&gap.epoch).is_none_or(|next| *next < gap.to));
-        if self.gaps.len() != before {
-            self.write_gaps()?;
-        }
-        while self.generations.len() > 1
-            && self.generations.front().is_some_and(|(_, front)| self.is_acked(front))
-        {
-            if let Some((_, front)) = self.generations.pop_front() {
-                front.remove()?;
-            }
-        }
-        Ok(())
+        self.notes.gaps.retain(|gap| acked.get(&gap.epoch).is_none_or(|next| *next < gap.to));
+        let noted =
+            if self.notes.gaps.len() == before { Ok(()) } else { self.notes.write(&self.config.directory) };
+        self.drop_acked().and(noted)
     }
 
     /// How full it is.
@@ -238,7 +283,7 @@ impl Spool {
             .map(|(number, _)| disk_bytes(&path_of(&self.config.directory, *number)))
             .sum();
         let frames_unacked = self.pending().map(|(_, range)| range.to - range.from).sum();
-        Stats { bytes, frames_unacked, frames_lost: self.lost }
+        Stats { bytes, frames_unacked, frames_lost: self.notes.lost }
     }
 
     /// Unacknowledged frames, per epoch and generation.
@@ -251,11 +296,36 @@ impl Spool {
         )
     }
 
+    /// The first number behind everything that is here of an epoch.
+    fn end_of(&self, epoch: Epoch) -> Option<Seq> {
+        let frames = self.generations.iter().filter_map(|(_, generation)| generation.ranges().get(&epoch));
+        let gaps = self.notes.gaps.iter().filter(|gap| gap.epoch == epoch);
+        frames.map(|range| range.to).chain(gaps.map(|gap| gap.to)).max()
+    }
+
     fn is_acked(&self, generation: &Generation) -> bool {
         generation
             .ranges()
             .iter()
             .all(|(epoch, range)| self.acked.get(epoch).is_some_and(|next| *next >= range.to))
+    }
+
+    /// Drops every acknowledged generation but the open one.
+    fn drop_acked(&mut self) -> Result<(), SpoolError> {
+        let mut outcome = Ok(());
+        let mut at = 0;
+        while at + 1 < self.generations.len() {
+            let done = self.generations.get(at).is_some_and(|(_, generation)| self.is_acked(generation));
+            if !done {
+                at += 1;
+            } else if let Some((_, generation)) = self.generations.remove(at) {
+                outcome = outcome.and(generation.remove());
+            }
+        }
+        let kept: Vec<Epoch> =
+            self.acked.keys().copied().filter(|epoch| self.end_of(*epoch).is_some()).collect();
+        self.acked.retain(|epoch, _| *epoch == self.epoch || kept.contains(epoch));
+        outcome
     }
 
     fn rotate_when_due(&mut self) -> Result<(), SpoolError> {
@@ -282,62 +352,27 @@ impl Spool {
             let Some((_, oldest)) = self.generations.pop_front() else { return Ok(()) };
             for (epoch, range) in oldest.ranges() {
                 let from = range.from.max(self.acked.get(epoch).copied().unwrap_or(0));
-                if from < range.to {
-                    self.lost += range.to - from;
-                    self.gaps.push(Gap { epoch: *epoch, from, to: range.to, reason: "spool_full".into() });
-                }
+                self.notes.give_up(*epoch, Range { from, to: range.to });
             }
-            // The gap is remembered before the frames go: a crash between leaves a gap too many, never one too few.
-            self.write_gaps()?;
+            // The gap is remembered before the frames go: a crash between leaves a gap too many, never one
+            // too few. Only a disk without room for the notes gets that room first.
+            let noted = self.notes.write(&self.config.directory);
             oldest.remove()?;
+            if noted.is_err() {
+                self.notes.write(&self.config.directory)?;
+            }
         }
         Ok(())
     }
-
-    fn write_gaps(&mut self) -> Result<(), SpoolError> {
-        merge(&mut self.gaps);
-        let path = self.config.directory.join("gaps.json");
-        let text = serde_json::json!({ "version": 1, "lost": self.lost, "gaps": self.gaps }).to_string();
-        replace_file(&path, text.as_bytes()).map_err(|error| SpoolError::io(&path, &error))
-    }
 }
 
-/// Joins neighbours, and the oldest ones when there are too many.
-fn merge(gaps: &mut Vec<Gap>) {
-    gaps.sort_by_key(|gap| (gap.epoch, gap.from));
-    let mut merged: Vec<Gap> = Vec::with_capacity(gaps.len());
-    for gap in gaps.drain(..) {
-        match merged.last_mut() {
-            Some(last) if last.epoch == gap.epoch && gap.from <= last.to => last.to = last.to.max(gap.to),
-            _ => merged.push(gap),
-        }
-    }
-    let surplus = merged.len().saturating_sub(GAPS_MAX);
-    gaps.extend(merged.into_iter().skip(surplus));
-}
-
-fn read_gaps(directory: &Path) -> Result<(Vec<Gap>, u64), SpoolError> {
-    #[derive(serde::Deserialize)]
-    struct Kept {
-        version: u16,
-        lost: u64,
-        gaps: Vec<Gap>,
-    }
-    let path = directory.join("gaps.json");
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
-        Err(error) => return Err(SpoolError::io(&path, &error)),
-    };
-    match serde_json::from_str::<Kept>(&text) {
-        Ok(kept) if kept.version == 1 => Ok((kept.gaps, kept.lost)),
-        Ok(kept) => Err(SpoolError::Io {
-            path,
-            why: format!("version {} is newer than this program; upgrade it", kept.version),
-        }),
-        Err(error) => {
-            Err(SpoolError::Io { path, why: format!("{error}; move the file away to start without it") })
-        }
+fn lock(directory: &Path) -> Result<File, SpoolError> {
+    let path = directory.join("lock");
+    let file = File::create(&path).map_err(|error| SpoolError::io(&path, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(SpoolError::InUse { path: directory.to_owned() }),
+        Err(std::fs::TryLockError::Error(error)) => Err(SpoolError::io(&path, &error)),
     }
 }
 

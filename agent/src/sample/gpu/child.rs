@@ -1,10 +1,11 @@
 //! The sampler child: owns NVML, ticks on a fixed schedule, writes [`Message`]s to its stdout.
 //!
-//! When the pipe is slow a tick is written late, never twice; when the agent is gone the write
-//! fails and the child ends. A second thread tells of a driver call that does not return. The child
-//! ends by itself when the set of GPUs changes: the next one starts with a clean generation.
+//! When the pipe is slow a tick is written late, never twice; when the agent is gone the child ends,
+//! even from within a driver call. A second thread tells of a driver call that does not return. The
+//! child ends by itself when the set of GPUs changes: the next one starts with a clean generation.
 
 use std::io::{self, Stdout};
+use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -15,14 +16,14 @@ use diarwatch_shared::exit::Exit;
 use diarwatch_shared::reading::{Missing, Reading};
 
 use super::message::{self, Message, Value};
-use super::nvml::{CallWatch, Driver, Gpu};
-use super::{FAST, SLOW};
+use super::nvml::{CallWatch, Driver, Gpu, Slot};
+use super::{FAST, FAST_METRICS, SLOW, SLOW_METRICS};
 
 /// A call that is under way for this long is told to be stuck.
 const STUCK_AFTER: Duration = Duration::from_millis(1_500);
 /// How often the call under way is looked at.
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
-/// How often the number of GPUs is asked for.
+/// How often the number of GPUs is asked for, and those that cannot be opened are tried again.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the agent tells its sampler.
@@ -54,44 +55,59 @@ impl Pipe {
 /// Runs until the agent is gone, the driver is lost or the set of GPUs changes.
 #[must_use]
 pub fn run(options: &Options) -> Exit {
+    if !belongs_to_the_agent() {
+        return Exit::Ok;
+    }
     let watch = Arc::new(CallWatch::default());
     let pipe = Pipe::new();
     watch_calls(Arc::clone(&watch), pipe.clone());
-    let driver = match Driver::open(options.library.as_deref(), &watch) {
-        Ok(driver) => driver,
+    let opened = Driver::open(options.library.as_deref(), &watch)
+        // Never shut down: the kernel takes everything back, and that call may hang as any other.
+        .map(ManuallyDrop::new)
+        .and_then(|driver| driver.count().map(|count| (driver, count)));
+    let (driver, count) = match opened {
+        Ok(opened) => opened,
         Err(reason) => {
             pipe.send(&Message::Absent { reason });
             return Exit::Unreachable;
         }
     };
-    let count = driver.count().unwrap_or(0);
-    let gpus: Vec<Gpu<'_>> = (0..count).filter_map(|index| driver.gpu(index).ok()).collect();
-    let facts = gpus.iter().map(|gpu| gpu.facts.clone()).collect();
+    let gpus: Vec<Slot<'_>> = (0..count).map(|index| driver.slot(index)).collect();
+    let facts = gpus.iter().map(|gpu| gpu.facts().clone()).collect();
     let found = Message::Found { driver: driver.version.clone(), simulated: driver.simulated, gpus: facts };
     if !pipe.send(&found) {
         return Exit::Ok;
     }
-    tick(options, &driver, count, &gpus, &pipe)
+    tick(options, &driver, &gpus, &pipe)
 }
 
-fn tick(options: &Options, driver: &Driver<'_>, count: u32, gpus: &[Gpu<'_>], pipe: &Pipe) -> Exit {
+/// Has the kernel end this process with the agent; false when the agent is gone already.
+fn belongs_to_the_agent() -> bool {
+    // In a list of processes; the kernel would call it `exe`. Worth no failure.
+    drop(std::fs::write("/proc/self/comm", "diarwatch-gpu"));
+    let agent = rustix::process::getppid();
+    let bound = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+    bound.is_ok() && agent.is_some() && rustix::process::getppid() == agent
+}
+
+fn tick(options: &Options, driver: &Driver<'_>, gpus: &[Slot<'_>], pipe: &Pipe) -> Exit {
     let start = clock::uptime();
     let (mut next_fast, mut next_slow, mut next_count) = (start, start, start + COUNT_INTERVAL);
     loop {
         let now = clock::uptime();
         if now >= next_slow {
-            if !pipe.send(&read(SLOW, gpus, read_slow)) {
+            if !pipe.send(&read(SLOW, gpus, SLOW_METRICS.len(), read_slow)) {
                 return Exit::Ok;
             }
             next_slow = following(next_slow, options.slow, now);
         }
         if now >= next_count {
-            if driver.count() != Ok(count) {
+            if changed(driver, gpus) {
                 return Exit::Temporary;
             }
             next_count = now + COUNT_INTERVAL;
         }
-        let fast = read(FAST, gpus, read_fast);
+        let fast = read(FAST, gpus, FAST_METRICS.len(), read_fast);
         if driver_gone(&fast) {
             return Exit::Temporary;
         }
@@ -103,15 +119,28 @@ fn tick(options: &Options, driver: &Driver<'_>, count: u32, gpus: &[Gpu<'_>], pi
     }
 }
 
+/// Whether there are more or fewer GPUs, or one that could not be opened now can.
+fn changed(driver: &Driver<'_>, gpus: &[Slot<'_>]) -> bool {
+    let back = |slot: &Slot<'_>| match slot {
+        Slot::Open(_) => false,
+        Slot::Closed(facts, _) => matches!(driver.slot(facts.index), Slot::Open(_)),
+    };
+    driver.count().map(|count| count as usize) != Ok(gpus.len()) || gpus.iter().any(back)
+}
+
 /// The next instant of a schedule; missed ones are left out rather than made up for.
 fn following(due: Duration, interval: Duration, now: Duration) -> Duration {
     let next = due + interval;
     if next > now { next } else { now + interval }
 }
 
-fn read(tier: u8, gpus: &[Gpu<'_>], read: fn(&Gpu<'_>) -> Vec<Reading>) -> Message {
+fn read(tier: u8, gpus: &[Slot<'_>], width: usize, read: fn(&Gpu<'_>) -> Vec<Reading>) -> Message {
     let at_us = clock::now().0;
-    let gpus = gpus.iter().map(|gpu| read(gpu).into_iter().map(Value::from).collect()).collect();
+    let readings = |slot: &Slot<'_>| match slot {
+        Slot::Open(gpu) => read(gpu),
+        Slot::Closed(_, missing) => vec![Err(*missing); width],
+    };
+    let gpus = gpus.iter().map(|slot| readings(slot).into_iter().map(Value::from).collect()).collect();
     Message::Tick { tier, at_us, gpus }
 }
 

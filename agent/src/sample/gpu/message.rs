@@ -54,9 +54,9 @@ pub enum Message {
 pub struct GpuFacts {
     /// Index at the driver: for people, never an identity.
     pub index: u32,
-    /// Identity.
+    /// Identity; empty when the GPU is there but cannot be opened.
     pub uuid: String,
-    /// Product name.
+    /// Product name; empty like the UUID.
     pub name: String,
 }
 

@@ -1,13 +1,15 @@
 //! The GPU source: keeps one sampler child running and turns what it says into ticks and events.
 //!
-//! The agent's own process never loads NVML. A child that falls silent or tells of a stuck call
-//! makes the driver "unresponsive": no value is sent again, everything else goes on. A wedged driver
-//! gets at most one more child.
+//! Takes the messages of its child; gives ticks to the frame stage, which drops them when it is slow,
+//! and events, which wait. The agent's own process never loads NVML. A child that falls silent or tells
+//! of a stuck call makes the driver "unresponsive": no value is sent or shown again, everything else
+//! goes on. A wedged driver gets at most one more child until it answers again.
 
 pub mod child;
 pub mod message;
 mod nvml;
 mod series;
+mod silence;
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -19,14 +21,15 @@ use serde::Serialize;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::mpsc;
-use tokio::time::{interval, sleep, timeout};
+use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use super::Sink;
-use crate::board::Board;
+use crate::board::{Board, Snapshot};
 use crate::config::GpuConfig;
 use message::{MESSAGE_BYTES_MAX, Message};
 use series::Series;
+use silence::{Silence, Verdict, WEDGED_AFTER};
 
 /// Tier of utilisation, memory and power.
 pub const FAST: u8 = 0;
@@ -43,10 +46,10 @@ pub const FAST_METRICS: [&str; 5] = [
 /// Metrics of the slow tier, in order.
 pub const SLOW_METRICS: [&str; 1] = ["gpu_temperature_celsius"];
 
-/// A child that says nothing for this long has a driver that does not answer.
-const SILENCE_MAX: Duration = Duration::from_secs(2);
-/// A driver that does not answer for this long gets its one more child.
-const WEDGED_AFTER: Duration = Duration::from_secs(30);
+/// How often the state of the driver is told, whatever it is.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
+/// For a child that ended, or was killed, to be gone.
+const END_WAIT: Duration = Duration::from_secs(2);
 /// Messages that may wait for the agent's loop; the child waits when there are more.
 const MESSAGES_MAX: usize = 32;
 /// Between children that end early.
@@ -82,26 +85,37 @@ pub enum DriverState {
 
 /// How a child's life ended.
 enum End {
+    /// It found no driver.
     Absent,
+    /// The driver did not answer for [`WEDGED_AFTER`].
     Wedged,
-    Exited,
+    /// It ended, with this status; whether the driver had answered it.
+    Exited(String, bool),
 }
 
 /// Runs the GPU source until the agent stops.
 pub async fn run(config: GpuConfig, sink: Sink, board: Board) {
-    let mut source = Source { sink, board, series: None, state: DriverState::Starting };
-    let mut early_ends = 0;
+    if !config.enabled {
+        board.update(|board| board.driver = DriverState::Disabled);
+        return std::future::pending().await;
+    }
+    let state = DriverState::Starting;
+    let mut source = Source { sink, board, series: None, state, tell_due: Duration::ZERO };
+    let mut early_ends = 0_u32;
     let mut wedged = false;
     loop {
         let started = clock::uptime();
-        match source.one_child(&config, wedged).await {
+        match source.one_child(&config, &mut wedged).await {
             Ok(End::Absent) => source.rest(config.retry_interval.0).await,
             Ok(End::Wedged) => wedged = true,
-            Ok(End::Exited) => {
-                wedged = false;
+            Ok(End::Exited(status, answered)) => {
                 let lived = clock::uptime().saturating_sub(started);
-                early_ends = if lived > WEDGED_AFTER { 0 } else { early_ends + 1 };
-                source.rest(RESPAWN.wait(early_ends, unit(clock::now().0))).await;
+                early_ends = if lived > WEDGED_AFTER { 0 } else { early_ends };
+                let wait = RESPAWN.wait(early_ends, unit(clock::now().0));
+                early_ends = early_ends.saturating_add(1);
+                warn!(status, wait_ms = wait.as_millis(), "GPU sampler ended; another one is started");
+                source.orphaned(status, answered).await;
+                source.rest(wait).await;
             }
             Err(error) => {
                 source.absent(format!("sampler child cannot be started: {error}")).await;
@@ -116,39 +130,42 @@ struct Source {
     board: Board,
     series: Option<Series>,
     state: DriverState,
+    tell_due: Duration,
 }
 
 impl Source {
-    /// One child from start to end. `last` is the one more child of a wedged driver: it is never killed.
-    async fn one_child(&mut self, config: &GpuConfig, last: bool) -> std::io::Result<End> {
-        let (mut child, mut messages) = spawn(config)?;
-        let mut silent_since = clock::uptime();
+    /// One child from start to end.
+    async fn one_child(&mut self, config: &GpuConfig, wedged: &mut bool) -> std::io::Result<End> {
+        let (child, mut messages) = spawn(config)?;
+        let mut silence = Silence::since(clock::uptime(), config.fast_interval.0);
+        let mut answered = false;
         loop {
-            match timeout(SILENCE_MAX, messages.recv()).await {
+            let now = clock::uptime();
+            let wake = silence.due(now).map_or(self.tell_due, |due| due.min(self.tell_due));
+            match timeout(wake.saturating_sub(now), messages.recv()).await {
                 Ok(Some(Message::Absent { reason })) => {
                     self.absent(reason).await;
-                    drop(child.wait().await);
+                    bury(child, END_WAIT).await;
                     return Ok(End::Absent);
                 }
                 Ok(Some(message)) => {
-                    let answers = !matches!(message, Message::Stuck { .. });
+                    silence.broken_by(&message, clock::uptime(), wedged);
+                    answered |= matches!(message, Message::Found { .. });
                     self.take(message).await;
-                    silent_since = if answers { clock::uptime() } else { silent_since };
                 }
-                Ok(None) => {
-                    drop(child.wait().await);
-                    return Ok(End::Exited);
+                Ok(None) => return Ok(End::Exited(bury(child, END_WAIT).await, answered)),
+                Err(_) => {}
+            }
+            match silence.verdict(clock::uptime(), *wedged) {
+                Verdict::Answers => {}
+                Verdict::Silent => self.unresponsive(String::from("unknown"), None).await,
+                Verdict::Wedged => {
+                    warn!("GPU driver has not answered for long; one more sampler is started");
+                    bury(child, Duration::ZERO).await;
+                    return Ok(End::Wedged);
                 }
-                Err(_) => self.unresponsive(String::from("unknown"), None).await,
             }
-            let silent = clock::uptime().saturating_sub(silent_since);
-            if silent > WEDGED_AFTER && !last {
-                warn!("GPU driver does not answer for {} s; starting one more sampler", silent.as_secs());
-                drop(child.start_kill());
-                // A thread in the driver may not be killable: its child is left behind.
-                drop(timeout(SILENCE_MAX, child.wait()).await);
-                return Ok(End::Wedged);
-            }
+            self.tell();
         }
     }
 
@@ -177,9 +194,6 @@ impl Source {
             gpus.into_iter().map(|gpu| gpu.into_iter().map(Into::into).collect()).collect();
         self.board.update(|board| board.gpu_values(tier, &readings));
         series.ticks(tier, at_us, readings).into_iter().for_each(|tick| self.sink.tick(tick));
-        if tier == SLOW {
-            self.sink.tick(series::driver_tick(clock::now(), &self.state));
-        }
     }
 
     async fn absent(&mut self, reason: String) {
@@ -189,11 +203,20 @@ impl Source {
     }
 
     async fn unresponsive(&mut self, function: String, gpu: Option<u32>) {
-        self.board.update(crate::board::Snapshot::gpu_values_stale);
+        self.board.update(Snapshot::gpu_values_stale);
         if !matches!(self.state, DriverState::Unresponsive { .. }) {
             self.enter(DriverState::Unresponsive { function, gpu }).await;
         }
-        self.sink.tick(series::driver_tick(clock::now(), &self.state));
+    }
+
+    /// No child is left: what the last one said is not shown as if it were new.
+    async fn orphaned(&mut self, status: String, answered: bool) {
+        self.board.update(Snapshot::gpu_values_stale);
+        if !answered && !matches!(self.state, DriverState::Unresponsive { .. }) {
+            self.absent(format!("the sampler ended before the driver answered: {status}")).await;
+        } else if matches!(self.state, DriverState::Up { .. }) {
+            self.enter(DriverState::Starting).await;
+        }
     }
 
     /// Takes on a state; an event tells of it when it is news.
@@ -213,32 +236,65 @@ impl Source {
         };
         self.state = state.clone();
         self.board.update(|board| board.driver = state);
-        self.sink.tick(series::driver_tick(clock::now(), &self.state));
+        self.tell_due = Duration::ZERO;
+        self.tell();
         if let Some(what) = what {
-            warn!(event = ?what, "GPU driver");
+            log(&what);
             self.sink.event(Event::new(clock::now(), what)).await;
         }
     }
 
-    /// Waits, telling the driver's state each second meanwhile.
-    async fn rest(&self, wait: Duration) {
-        let tell = async {
-            let mut each_second = interval(Duration::from_secs(1));
-            loop {
-                each_second.tick().await;
-                self.sink.tick(series::driver_tick(clock::now(), &self.state));
-            }
-        };
-        tokio::select! {
-            () = sleep(wait) => {}
-            () = tell => {}
+    /// Tells the driver's state when that is due.
+    fn tell(&mut self) {
+        let now = clock::uptime();
+        if now >= self.tell_due {
+            self.tell_due = now + TELL_INTERVAL;
+            self.sink.tick(series::driver_tick(clock::now(), &self.state));
+        }
+    }
+
+    /// Waits, telling the driver's state meanwhile.
+    async fn rest(&mut self, wait: Duration) {
+        let end = clock::uptime() + wait;
+        while clock::uptime() < end {
+            self.tell();
+            sleep(self.tell_due.min(end).saturating_sub(clock::uptime())).await;
         }
     }
 }
 
+fn log(what: &What) {
+    match what {
+        What::GpuDriverUnresponsive { function, gpu } => {
+            warn!(function, gpu, "GPU driver does not answer");
+        }
+        What::GpuDriverAbsent { reason } => warn!(reason, "no NVIDIA driver"),
+        other => info!(event = ?other, "GPU driver"),
+    }
+}
+
+/// Sees a child to its end, which it may reach by itself within `patience`, and says how it ended. A
+/// thread in the driver may not be killable: such a child is left behind.
+async fn bury(mut child: Child, patience: Duration) -> String {
+    let ended = match timeout(patience, child.wait()).await {
+        Ok(ended) => Ok(ended),
+        Err(_) => {
+            drop(child.start_kill());
+            timeout(END_WAIT, child.wait()).await
+        }
+    };
+    match ended {
+        Ok(Ok(status)) => status.to_string(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => String::from("it cannot be killed"),
+    }
+}
+
 fn spawn(config: &GpuConfig) -> std::io::Result<(Child, mpsc::Receiver<Message>)> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("sampler").arg("--fast").arg(config.fast_interval.to_string());
+    // By this name the running program is found, even when a package has replaced its file: both ends
+    // of the pipe must be of one version.
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("diarwatch-agent").arg("sampler").arg("--fast").arg(config.fast_interval.to_string());
     command.arg("--slow").arg(config.slow_interval.to_string());
     if let Some(library) = &config.library {
         command.arg("--library").arg(library);

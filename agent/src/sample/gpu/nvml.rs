@@ -94,17 +94,20 @@ impl<'w> Driver<'w> {
     ///
     /// # Errors
     /// Why the driver did not say.
-    pub fn count(&self) -> Result<u32, Missing> {
+    pub fn count(&self) -> Result<u32, String> {
         self.watch
             .during("nvmlDeviceGetCount_v2", None, || self.nvml.device_count())
-            .map_err(|error| missing(&error))
+            .map_err(|error| format!("nvmlDeviceGetCount_v2: {error}"))
     }
 
-    /// The GPU at an index.
-    ///
-    /// # Errors
-    /// Why it could not be had; its neighbours are not affected.
-    pub fn gpu(&self, index: u32) -> Result<Gpu<'_>, Missing> {
+    /// The GPU at an index; one that cannot be opened does not affect its neighbours.
+    pub fn slot(&self, index: u32) -> Slot<'_> {
+        let closed =
+            |missing| Slot::Closed(GpuFacts { index, uuid: String::new(), name: String::new() }, missing);
+        self.gpu(index).map_or_else(closed, Slot::Open)
+    }
+
+    fn gpu(&self, index: u32) -> Result<Gpu<'_>, Missing> {
         let during = |function| (function, Some(index));
         let fail = |error: NvmlError| missing(&error);
         let (function, gpu) = during("nvmlDeviceGetHandleByIndex_v2");
@@ -115,6 +118,24 @@ impl<'w> Driver<'w> {
             Gpu { device, watch: self.watch, facts: GpuFacts { index, uuid, name }, instant_power: false };
         gpu.instant_power = gpu.power_instant().is_ok();
         Ok(gpu)
+    }
+}
+
+/// One GPU of the loaded driver, or the reason why it cannot be opened: it is told of all the same.
+pub enum Slot<'a> {
+    /// It can be read.
+    Open(Gpu<'a>),
+    /// It cannot, though the driver counts it.
+    Closed(GpuFacts, Missing),
+}
+
+impl Slot<'_> {
+    /// What does not change.
+    pub fn facts(&self) -> &GpuFacts {
+        match self {
+            Slot::Open(gpu) => &gpu.facts,
+            Slot::Closed(facts, _) => facts,
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use diarwatch_shared::clock::UnixMicros;
-use diarwatch_shared::reading::Reading;
+use diarwatch_shared::reading::{Missing, Reading};
 use diarwatch_shared::schema::SeriesKey;
 
 use super::message::GpuFacts;
@@ -24,9 +24,9 @@ impl Series {
         let of = |metrics: &[&str]| {
             gpus.iter()
                 .flat_map(|gpu| {
-                    metrics.iter().map(|metric| {
-                        SeriesKey::new(metric, &[("gpu", &gpu.index.to_string()), ("uuid", &gpu.uuid)])
-                    })
+                    metrics
+                        .iter()
+                        .map(|metric| key(metric, &[("gpu", &gpu.index.to_string()), ("uuid", &gpu.uuid)]))
                 })
                 .collect()
         };
@@ -40,7 +40,7 @@ impl Series {
                 ("driver", driver),
                 ("simulated", simulated),
             ];
-            SeriesKey::new("gpu_info", &labels)
+            key("gpu_info", &labels)
         };
         Self {
             driver: driver.to_owned(),
@@ -67,9 +67,18 @@ impl Series {
     }
 }
 
+/// A GPU that cannot be opened has neither UUID nor name: a label without a value is left out.
+fn key(metric: &str, labels: &[(&str, &str)]) -> SeriesKey {
+    let labels: Vec<(&str, &str)> = labels.iter().copied().filter(|(_, value)| !value.is_empty()).collect();
+    SeriesKey::new(metric, &labels)
+}
+
 /// Whether the driver answers, as a tick of its own: told also when no GPU can be read.
 pub(super) fn driver_tick(at: UnixMicros, state: &DriverState) -> Tick {
-    let flag = |yes: bool| Ok(if yes { 1.0 } else { 0.0 });
+    let flag = |yes: bool| match state {
+        DriverState::Starting => Err(Missing::NotYet),
+        _ => Ok(if yes { 1.0 } else { 0.0 }),
+    };
     let up = matches!(state, DriverState::Up { .. });
     let stuck = matches!(state, DriverState::Unresponsive { .. });
     let keys = [SeriesKey::new("gpu_driver_up", &[]), SeriesKey::new("gpu_driver_unresponsive", &[])];

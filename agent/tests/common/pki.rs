@@ -1,0 +1,33 @@
+//! A CA and the certificates of one node and one aggregator, made for a test as `pki init` makes them.
+
+use std::path::Path;
+
+use diarwatch_shared::identity::{AGGREGATOR_NAME, NODE_SUFFIX};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+
+/// Writes `ca`, `node`, `aggregator` and, of another CA, `stranger`.
+pub fn make(directory: &Path) {
+    let ca = authority(directory, "ca");
+    leaf(directory, "node", &format!("{}{NODE_SUFFIX}", super::NODE), &ca);
+    leaf(directory, "aggregator", AGGREGATOR_NAME, &ca);
+    let other = authority(directory, "other-ca");
+    leaf(directory, "stranger", AGGREGATOR_NAME, &other);
+}
+
+fn authority(directory: &Path, file: &str) -> Issuer<'static, KeyPair> {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let certificate = params.self_signed(&key).unwrap();
+    std::fs::write(directory.join(format!("{file}.pem")), certificate.pem()).unwrap();
+    Issuer::new(params, key)
+}
+
+fn leaf(directory: &Path, file: &str, name: &str, issuer: &Issuer<'_, KeyPair>) {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, issuer).unwrap();
+    std::fs::write(directory.join(format!("{file}.pem")), certificate.pem()).unwrap();
+    std::fs::write(directory.join(format!("{file}.key")), key.serialize_pem()).unwrap();
+}
