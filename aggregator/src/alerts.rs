@@ -2,16 +2,15 @@
 //!
 //! An alert is known by its rule and labels. It is pending until its `for` has passed, firing until
 //! its sample has been gone for `keep_firing_for`, and then resolved. When the sample is gone only
-//! because its node sends nothing, the alert stays as it is: silence is never "resolved".
+//! because nothing is known, the alert stays as it is: silence is never "resolved".
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use diarwatch_shared::clock::UnixMicros;
 use diarwatch_shared::schema::Labels;
 use serde::{Deserialize, Serialize};
 
-use crate::rules::AlertResult;
+use crate::rules::{AlertResult, AlertRule};
 
 /// Alerts that may be pending or firing at once; further ones are counted and not kept.
 pub const ALERTS_MAX: usize = 10_000;
@@ -102,19 +101,32 @@ impl State {
         self.resolved.iter()
     }
 
-    /// Takes one round of the rules. `sends` says whether the node of an alert's labels sends frames.
+    /// Forgets the alerts of rules that are no longer there; gives those that were firing. They are
+    /// not over, nobody looks any more: no recovery is told.
+    pub fn forget_rules(&mut self, is_there: impl Fn(&str, &str) -> bool) -> Vec<Alert> {
+        let gone = self.active.extract_if(.., |(group, name, _), _| !is_there(group, name));
+        gone.map(|(_, alert)| alert).filter(|alert| alert.phase == Phase::Firing).collect()
+    }
+
+    /// Takes one round of the rules. `is_over` says of labels without a sample whether that is because
+    /// the condition is over, and not because nothing is known.
     pub fn step(
         &mut self,
         results: &[AlertResult<'_>],
         now: UnixMicros,
-        sends: impl Fn(&Labels) -> bool,
+        is_over: impl Fn(&AlertRule, &Labels) -> bool,
     ) -> Vec<Change> {
+        for alert in self.active.values_mut() {
+            // After a clock that went back, waits begin anew instead of lasting until it has caught up.
+            alert.active_since = alert.active_since.min(now);
+            alert.seen_at = alert.seen_at.min(now);
+        }
         let mut changes = Vec::new();
         for result in results {
             for sample in &result.firing {
                 self.hold(result, sample, now, &mut changes);
             }
-            self.let_go(result, now, &sends, &mut changes);
+            self.let_go(result, now, &is_over, &mut changes);
         }
         changes
     }
@@ -160,16 +172,25 @@ impl State {
         &mut self,
         result: &AlertResult<'_>,
         now: UnixMicros,
-        sends: &impl Fn(&Labels) -> bool,
+        is_over: &impl Fn(&AlertRule, &Labels) -> bool,
         changes: &mut Vec<Change>,
     ) {
         let rule = result.rule;
+        let ended = |alert: &Alert| {
+            let unseen = now.since(alert.seen_at);
+            match alert.phase {
+                // What was not seen for as long as it has to last has not lasted.
+                Phase::Pending => unseen > rule.for_ || is_over(rule, &alert.labels),
+                _ => {
+                    unseen.as_micros() >= u128::from(alert.keep_firing_for_us) && is_over(rule, &alert.labels)
+                }
+            }
+        };
         let ended: Vec<Key> = self
             .active
             .range((rule.group.clone(), rule.name.clone(), Labels::new())..)
             .take_while(|((group, name, _), _)| *group == rule.group && *name == rule.name)
-            .filter(|(_, alert)| alert.seen_at != now && sends(&alert.labels))
-            .filter(|(_, alert)| now.since(alert.seen_at) >= Duration::from_micros(alert.keep_firing_for_us))
+            .filter(|(_, alert)| alert.seen_at != now && ended(alert))
             .map(|(key, _)| key.clone())
             .collect();
         for key in ended {

@@ -134,6 +134,7 @@ fn serve(path: &Path) -> Exit {
             talk(&format!("error: {}: {error}", path.display()));
             match error {
                 StartError::Ended(_) => Exit::Critical,
+                StartError::Store(error) if !error.may_pass() => Exit::BadConfig,
                 StartError::Store(_) | StartError::Listen(_) | StartError::Signals(_) => Exit::Temporary,
                 _ => Exit::BadConfig,
             }

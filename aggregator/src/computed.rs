@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use diarwatch_shared::clock::UnixMicros;
 use diarwatch_shared::node::NodeId;
+use diarwatch_shared::reading::Missing;
 use diarwatch_shared::schema::Labels;
 
 use crate::rules::{Point, Sample, Selector, Series, Source};
@@ -17,34 +18,41 @@ use crate::store::Memory;
 /// A value that is older than this is not a node's present state.
 pub const PRESENT: Duration = Duration::from_secs(10);
 
+/// A node must have sent for so long before the absence of a series says anything: an agent that has
+/// just started did not look at everything yet.
+const SETTLED: Duration = Duration::from_secs(10);
+
 /// The store's series with the computed ones.
 pub struct Live<'a> {
     memory: &'a Memory,
+    sending: &'a BTreeSet<String>,
+    now: UnixMicros,
     up: Vec<Sample>,
 }
 
 /// The nodes whose frames arrive.
 #[must_use]
 pub fn sending(memory: &Memory, timeout: Duration, now: UnixMicros) -> BTreeSet<String> {
-    let fresh = |at: UnixMicros| now.since(at) <= timeout;
+    // An arrival that lies ahead is of a clock that went back since.
+    let fresh = |at: UnixMicros| now.since(at) <= timeout && at.since(now) <= timeout;
     let nodes = memory.nodes.iter().filter(|(_, state)| state.last_arrival.is_some_and(fresh));
     nodes.map(|(node, _)| node.to_string()).collect()
 }
 
-/// Whether a node's GPU values come from a fake NVML.
+/// Whether a node's GPU values come from a fake NVML; without a name, whether any node's do.
 #[must_use]
 pub fn simulated(memory: &Memory, node: &str) -> bool {
-    let Ok(node) = NodeId::new(node) else { return false };
-    memory
-        .head
-        .newest(&node, "gpu_info", i64::MIN)
-        .any(|(key, _)| key.labels.get("simulated").is_some_and(|word| word == "true"))
+    let fake = |node: &NodeId| {
+        let mut facts = memory.head.newest(node, "gpu_info", i64::MIN);
+        facts.any(|(key, _)| key.labels.get("simulated").is_some_and(|word| word == "true"))
+    };
+    memory.nodes.keys().filter(|known| node.is_empty() || known.as_str() == node).any(fake)
 }
 
 impl<'a> Live<'a> {
     /// The series of now.
     #[must_use]
-    pub fn new(memory: &'a Memory, sending: &BTreeSet<String>, now: UnixMicros) -> Self {
+    pub fn new(memory: &'a Memory, sending: &'a BTreeSet<String>, now: UnixMicros) -> Self {
         let mut up = Vec::new();
         for (node, state) in &memory.nodes {
             if state.last_arrival.is_none() {
@@ -61,7 +69,49 @@ impl<'a> Live<'a> {
                 up.push(sample(&labels, sends && ready > 0.0));
             }
         }
-        Self { memory, up }
+        Self { memory, sending, now, up }
+    }
+
+    /// Whether an alert of these labels, whose rule reads `inputs` and gave no sample, is over: what
+    /// it reads is there again, or its node has been sending for a while without it. Never while its
+    /// node is silent, and never while the node says that it cannot read it (a worker that loads, a
+    /// GPU that is lost).
+    #[must_use]
+    pub fn is_over(&self, inputs: &BTreeSet<&str>, labels: &Labels, lookback: Duration) -> bool {
+        let named = labels.get("node");
+        let Some((node, _)) =
+            self.memory.nodes.iter().find(|(node, _)| named.is_some_and(|name| node.as_str() == name))
+        else {
+            return self.sending.iter().any(|node| self.settled(node));
+        };
+        if !self.sending.contains(node.as_str()) {
+            return false;
+        }
+        let of_alert = |series: &Labels| {
+            let own = |name: &str| name != "node" && name != "__name__";
+            series.iter().all(|(name, value)| !own(name) || labels.get(name) == Some(value))
+        };
+        let up = inputs.contains("up");
+        let mut known =
+            up && self.up.iter().any(|sample| of_alert(&sample.labels) && sample.labels.get("node") == named);
+        let since = self.now.minus(lookback).as_millis();
+        // `up` of a worker is made of its readiness.
+        for metric in inputs.iter().copied().chain(up.then_some("worker_ready")) {
+            for (key, reading) in self.memory.head.newest_readings(node, metric, since) {
+                match reading {
+                    _ if !of_alert(&key.labels) => {}
+                    Ok(_) | Err(Missing::NotSupported) => known = true,
+                    Err(_) => return false,
+                }
+            }
+        }
+        known || self.settled(node.as_str())
+    }
+
+    fn settled(&self, node: &str) -> bool {
+        let state = self.memory.nodes.iter().find(|(known, _)| known.as_str() == node);
+        let since = state.and_then(|(_, state)| state.sending_since);
+        since.is_some_and(|since| self.now.since(since) >= SETTLED)
     }
 }
 
@@ -112,5 +162,73 @@ mod tests {
         let said: Vec<(&str, f64)> =
             up.iter().map(|sample| (sample.labels["node"].as_str(), sample.value)).collect();
         assert_eq!(said, [("live", 1.0), ("silent", 0.0)]);
+    }
+
+    const NOW: UnixMicros = UnixMicros(1_000_000_000);
+    const LOOKBACK: Duration = Duration::from_secs(300);
+
+    /// A node that sends since `since_s` seconds, with one reading of a worker a second ago.
+    fn memory(since_s: u64, reading: Option<diarwatch_shared::reading::Reading>) -> Memory {
+        use diarwatch_shared::frame::{Body, Group};
+        use diarwatch_shared::schema::{GroupDef, Schema, SeriesDef, SeriesKey};
+        let mut memory = Memory::new(Duration::from_secs(900), &[]);
+        let node = NodeId::new("gpu-01").unwrap();
+        let at = NOW.minus(Duration::from_secs(1));
+        let sending_since = Some(NOW.minus(Duration::from_secs(since_s)));
+        let state = NodeState { last_arrival: Some(at), sending_since, ..NodeState::default() };
+        memory.nodes.insert(node.clone(), state);
+        if let Some(reading) = reading {
+            let key = SeriesKey::new("worker_ready", &[("worker", "w"), ("service", "s")]);
+            let group = GroupDef { name: "g".into(), series: vec![SeriesDef::of(key)] };
+            let body = Body { groups: vec![Group { times: vec![at], columns: vec![vec![reading]] }] };
+            memory.head.insert(&node, &Schema::new(vec![group]), &body, NOW, true);
+        }
+        memory
+    }
+
+    fn is_over(memory: &Memory, input: &str, labels: &[(&str, &str)]) -> bool {
+        let sending = sending(memory, Duration::from_secs(5), NOW);
+        let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Live::new(memory, &sending, NOW).is_over(&BTreeSet::from([input]), &labels, LOOKBACK)
+    }
+
+    #[test]
+    fn a_missing_reading_ends_no_alert_and_a_value_ends_it_at_once() {
+        let alert = [("node", "gpu-01"), ("worker", "w"), ("service", "s"), ("severity", "critical")];
+        for metric in ["worker_ready", "up"] {
+            assert!(is_over(&memory(0, Some(Ok(1.0))), metric, &alert), "{metric}");
+            assert!(!is_over(&memory(600, Some(Err(Missing::NotYet))), metric, &alert), "{metric} loads");
+        }
+        assert!(is_over(&memory(600, Some(Err(Missing::NotSupported))), "worker_ready", &alert));
+        let other = [("node", "gpu-01"), ("worker", "other"), ("service", "s")];
+        assert!(is_over(&memory(600, Some(Err(Missing::NotYet))), "worker_ready", &other), "it is gone");
+    }
+
+    #[test]
+    fn a_node_that_has_just_come_back_did_not_yet_say_everything() {
+        let alert = [("node", "gpu-01"), ("worker", "w"), ("service", "s")];
+        assert!(!is_over(&memory(0, None), "worker_ready", &alert));
+        assert!(is_over(&memory(10, None), "worker_ready", &alert), "the worker is no longer configured");
+    }
+
+    #[test]
+    fn an_alert_over_the_fleet_is_not_over_because_the_fleet_is_silent() {
+        let sum = [("severity", "critical")];
+        assert!(is_over(&memory(600, None), "worker_ready", &sum));
+        let mut silent = memory(600, None);
+        for state in silent.nodes.values_mut() {
+            state.last_arrival = Some(NOW.minus(Duration::from_secs(60)));
+        }
+        assert!(!is_over(&silent, "worker_ready", &sum));
+        assert!(!is_over(&Memory::new(LOOKBACK, &[]), "worker_ready", &sum));
+    }
+
+    #[test]
+    fn a_clock_that_went_back_lets_no_silent_node_live() {
+        let mut memory = memory(600, None);
+        for state in memory.nodes.values_mut() {
+            state.last_arrival = Some(NOW.plus(Duration::from_secs(3_600)));
+        }
+        assert!(sending(&memory, Duration::from_secs(5), NOW).is_empty());
     }
 }

@@ -257,7 +257,8 @@ mod tests {
 
     #[test]
     fn the_shipped_example_says_the_defaults() {
-        let example = parse(Path::new("docs/aggregator.toml"), include_str!("../../docs/aggregator.toml")).unwrap();
+        let example =
+            parse(Path::new("docs/aggregator.toml"), include_str!("../../docs/aggregator.toml")).unwrap();
         let least = parse(Path::new("aggregator.toml"), LEAST).unwrap();
         let rest = |config: &Config| {
             let Config { intake, http, store, rules, nodes, display, slack, .. } = config;

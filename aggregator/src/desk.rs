@@ -78,16 +78,19 @@ impl Desk {
     }
 
     /// Changes the state. When `change` says that it matters, the state is on disk before anybody
-    /// else sees it, and waiters are woken.
+    /// else sees it, and waiters are woken. What a disk refused is tried again with every change.
     pub async fn change<T>(&self, change: impl FnOnce(&mut Kept) -> (bool, T)) -> T {
         let mut kept = self.kept.lock().await;
         let (matters, answer) = change(&mut kept);
-        if matters {
+        if matters || kept.problem.is_some() {
             kept.version = STATE_VERSION;
-            kept.problem = self.save(&kept).await.err();
-            if let Some(problem) = &kept.problem {
+            let problem = self.save(&kept).await.err();
+            if let Some(problem) = problem.as_ref().filter(|_| problem != kept.problem) {
                 error!(problem, "alert state is not on disk");
             }
+            kept.problem = problem;
+        }
+        if matters {
             self.changed.notify_one();
         }
         answer
@@ -136,5 +139,20 @@ mod tests {
             std::fs::write(dir.path().join("alerts.json"), text).unwrap();
             assert!(Desk::open(dir.path()).unwrap_err().to_string().contains(word));
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_disk_refused_is_there_as_soon_as_it_takes_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (place, away) = (dir.path().join("store"), dir.path().join("away"));
+        std::fs::create_dir(&place).unwrap();
+        let desk = Desk::open(&place).unwrap();
+        std::fs::rename(&place, &away).unwrap();
+        desk.change(|kept| (true, kept.outbox.accepted = 7)).await;
+        assert!(desk.read(|kept| kept.problem.is_some()).await);
+        std::fs::rename(&away, &place).unwrap();
+        desk.change(|_| (false, ())).await;
+        assert_eq!(desk.read(|kept| kept.problem.clone()).await, None);
+        assert_eq!(Desk::open(&place).unwrap().read(|kept| kept.outbox.accepted).await, 7);
     }
 }

@@ -20,8 +20,8 @@ use crate::config::{NodesConfig, RulesConfig};
 use crate::desk::{Desk, Kept};
 use crate::notify::slack::{Slack, payload};
 use crate::notify::{Outcome, message};
-use crate::rules::RuleSet;
-use crate::store::Store;
+use crate::rules::{AlertRule, RuleSet};
+use crate::store::{Memory, Store};
 
 /// Arrivals within this time share a round: an event is seen with the values that it explains.
 const GATHER: Duration = Duration::from_millis(50);
@@ -30,6 +30,14 @@ const IDLE: Duration = Duration::from_secs(60);
 
 /// Evaluates rules until the aggregator stops.
 pub async fn evaluate(store: Store, rules: RuleSet, desk: Desk, config: RulesConfig, nodes: NodesConfig) {
+    let there = |group: &str, name: &str| rules.alerts().any(|rule| rule.group == group && rule.name == name);
+    for alert in desk.change(|kept| (true, kept.alerts.forget_rules(there))).await {
+        warn!(
+            alertname = alert.label("alertname"),
+            node = alert.label("node"),
+            "alert is forgotten: its rule is gone"
+        );
+    }
     let mut each = interval(config.interval.0);
     loop {
         tokio::select! {
@@ -40,10 +48,10 @@ pub async fn evaluate(store: Store, rules: RuleSet, desk: Desk, config: RulesCon
         store.update(|memory| memory.head.trim(now));
         let round = store.read(|memory| {
             let sending = computed::sending(memory, nodes.timeout.0, now);
-            let live = Live::new(memory, &sending, now);
-            Round::of(&rules, &live, sending, now, config.lookback.0)
+            let evaluation = rules.evaluate(&Live::new(memory, &sending, now), now, config.lookback.0);
+            Round { evaluation, sending, now }
         });
-        desk.change(|kept| round.put(kept)).await;
+        desk.change(|kept| store.read(|memory| round.put(kept, &rules, memory, config.lookback.0))).await;
     }
 }
 
@@ -54,32 +62,24 @@ struct Round<'r> {
     now: UnixMicros,
 }
 
-impl<'r> Round<'r> {
-    fn of(
-        rules: &'r RuleSet,
-        live: &Live<'_>,
-        sending: BTreeSet<String>,
-        now: UnixMicros,
-        lookback: Duration,
-    ) -> Self {
-        Self { evaluation: rules.evaluate(live, now, lookback), sending, now }
-    }
-
+impl Round<'_> {
     /// Puts the round on the desk; it matters when an alert came, went or changed its phase.
-    fn put(self, kept: &mut Kept) -> (bool, ()) {
+    fn put(self, kept: &mut Kept, rules: &RuleSet, memory: &Memory, lookback: Duration) -> (bool, ()) {
         let phases = |kept: &Kept| -> Vec<(Labels, Phase)> {
             kept.alerts.active().map(|alert| (alert.labels.clone(), alert.phase)).collect()
         };
         let before = phases(kept);
-        let sends = |labels: &Labels| labels.get("node").is_none_or(|node| self.sending.contains(node));
-        let changes = kept.alerts.step(&self.evaluation.alerts, self.now, sends);
+        let live = Live::new(memory, &self.sending, self.now);
+        let is_over = |rule: &AlertRule, labels: &Labels| live.is_over(&rules.inputs(rule), labels, lookback);
+        let changes = kept.alerts.step(&self.evaluation.alerts, self.now, is_over);
+        let told = !changes.is_empty();
         for Change { alert } in changes {
             info!(alertname = alert.label("alertname"), phase = ?alert.phase, node = alert.label("node"), worker = alert.label("worker"), "alert");
             kept.outbox.push(alert, self.now);
         }
         kept.faults =
             self.evaluation.faults.into_iter().map(|(rule, fault)| format!("{rule}: {fault}")).collect();
-        (phases(kept) != before, ())
+        (told || phases(kept) != before, ())
     }
 }
 
@@ -110,10 +110,10 @@ pub async fn notify(store: Store, desk: Desk, slack: Option<Slack>, zone: Zone, 
             Outcome::Accepted => {}
             Outcome::Later { reason, .. } => warn!(reason, "message is tried again"),
             Outcome::Never { reason } => {
-                error!(reason, alertname = message.alert.label("alertname"), "message is given up")
+                error!(reason, alertname = message.alert.label("alertname"), "message is given up");
             }
         }
         let now = clock::now();
-        desk.change(|kept| (true, kept.outbox.tried(outcome, now, unit(now.0)))).await;
+        desk.change(|kept| (true, kept.outbox.tried(&message, outcome, now, unit(now.0)))).await;
     }
 }

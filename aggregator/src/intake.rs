@@ -6,7 +6,7 @@
 //! acknowledged only when durable. When the store is slow, streams are not read and QUIC flow
 //! control stops the agent. What breaks a limit ends its connection; neighbours are not affected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,12 +22,12 @@ use diarwatch_shared::wire::{Codec, v1};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::rustls::pki_types::CertificateDer;
 use quinn::{Connection, Endpoint, IdleTimeout, Incoming, RecvStream, SendStream, TransportConfig, VarInt};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use crate::store::{Content, Request, Store};
+use crate::store::{Acks, Content, Request, Store};
 
 /// For a handshake and the hello behind it.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -37,10 +37,10 @@ const IDLE_TIMEOUT_MS: u32 = 15_000;
 const HANDSHAKES_MAX: usize = 256;
 /// Streams of frames per connection: live and backlog, and one of each while they are replaced.
 const STREAMS_MAX: u32 = 4;
-/// Schemas per connection.
+/// The stream of live frames is the first that an agent opens; what comes on others is history.
+const LIVE_STREAM: u64 = 0;
+/// Schemas per connection, over all its streams.
 const SCHEMAS_MAX: usize = 64;
-/// Acks that may wait for the control stream; later ones say the same and more.
-const ACKS_MAX: usize = 64;
 /// Bytes in flight per stream and per connection.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
@@ -57,7 +57,10 @@ enum LinkError {
 }
 
 /// Nodes that have a connection, to refuse a second one of the same name.
-type Connected = Arc<Mutex<BTreeMap<NodeId, (SocketAddr, Connection)>>>;
+type Connected = Arc<Mutex<BTreeMap<NodeId, Connection>>>;
+
+/// Schemas that a connection announced on any of its streams.
+type Announced = Arc<Mutex<BTreeSet<SchemaId>>>;
 
 /// Opens the socket.
 ///
@@ -136,7 +139,7 @@ async fn one_node(
     connection.close(VarInt::from_u32(1), error.to_string().as_bytes());
     let mut list = connected.lock().unwrap_or_else(PoisonError::into_inner);
     // The slot may be a newer connection's by now.
-    if list.get(&node).is_some_and(|(_, known)| known.stable_id() == connection.stable_id()) {
+    if list.get(&node).is_some_and(|known| known.stable_id() == connection.stable_id()) {
         list.remove(&node);
         store.update(|memory| memory.nodes.entry(node).or_default().connected = false);
     }
@@ -152,11 +155,12 @@ fn admit(
     connected: &Connected,
 ) -> Result<(), LinkError> {
     let mut list = connected.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((other, known)) = list.get(node) {
-        if other.ip() != address.ip() && known.close_reason().is_none() {
+    if let Some(known) = list.get(node) {
+        // Where it is now: a connection may have moved since it was made.
+        let other = known.remote_address().ip();
+        if other != address.ip() && known.close_reason().is_none() {
             let text = format!(
-                "node `{node}` is connected from {} already; two hosts hold the same certificate",
-                other.ip()
+                "node `{node}` is connected from {other} already; two hosts hold the same certificate"
             );
             return Err(LinkError::Refused(text));
         }
@@ -165,7 +169,7 @@ fn admit(
     if !store.read(|memory| memory.nodes.contains_key(node) || memory.nodes.len() < NODES_MAX) {
         return Err(LinkError::Refused(format!("this aggregator already has {NODES_MAX} nodes")));
     }
-    list.insert(node.clone(), (address, connection.clone()));
+    list.insert(node.clone(), connection.clone());
     store.update(|memory| memory.nodes.entry(node.clone()).or_default().connected = true);
     Ok(())
 }
@@ -188,22 +192,22 @@ async fn session(
     let mut say = timeout(HELLO_TIMEOUT, greet(connection, node, store))
         .await
         .map_err(|_| LinkError::Refused("it did not say hello in time".into()))??;
-    let (ack, mut acks) = mpsc::channel(ACKS_MAX);
+    let (acks, announced) = (Acks::default(), Announced::default());
     loop {
         tokio::select! {
             stream = connection.accept_uni() => {
                 let stream = stream.map_err(|error| LinkError::Lost(error.to_string()))?;
-                let reader = Reader { node: node.clone(), store: store.clone(), ack: ack.clone(), schemas: BTreeMap::new() };
+                let reader = Reader {
+                    node: node.clone(),
+                    store: store.clone(),
+                    acks: acks.clone(),
+                    live: stream.id().index() == LIVE_STREAM,
+                    schemas: BTreeMap::new(),
+                    announced: Arc::clone(&announced),
+                };
                 streams.spawn(reader.run(stream));
             }
-            Some(durable) = acks.recv() => {
-                let mut newest = vec![durable];
-                while let Ok(durable) = acks.try_recv() {
-                    newest.retain(|known| known.epoch != durable.epoch);
-                    newest.push(durable);
-                }
-                tell(&mut say, &FromAggregator::Ack { durable: newest }).await?;
-            }
+            durable = acks.take() => tell(&mut say, &FromAggregator::Ack { durable }).await?,
             Some(ended) = streams.join_next() => {
                 ended.map_err(|error| LinkError::Lost(error.to_string()))??;
             }
@@ -243,8 +247,10 @@ fn cut(version: &str) -> String {
 struct Reader {
     node: NodeId,
     store: Store,
-    ack: mpsc::Sender<Durable>,
+    acks: Acks,
+    live: bool,
     schemas: BTreeMap<SchemaId, Arc<Schema>>,
+    announced: Announced,
 }
 
 impl Reader {
@@ -263,15 +269,27 @@ impl Reader {
 
     async fn schema(&mut self, bytes: Vec<u8>) -> Result<(), LinkError> {
         let schema = Schema::from_bytes(&bytes).map_err(|error| LinkError::Refused(error.to_string()))?;
-        if self.schemas.len() >= SCHEMAS_MAX {
-            return Err(LinkError::Refused(format!("more than {SCHEMAS_MAX} schemas on one stream")));
-        }
         let id = schema_id(&bytes);
-        self.schemas.insert(id, Arc::new(schema));
+        if !self.announce(id) {
+            return Err(LinkError::Refused(format!("more than {SCHEMAS_MAX} schemas on one connection")));
+        }
         let (done, waited) = oneshot::channel();
-        self.store.send(Request::Schema { id, bytes, done }).await;
+        self.store.send(Request::Schema { node: self.node.clone(), id, bytes, done }).await;
         // A frame must not be durable before its schema is.
-        waited.await.map_err(|_| LinkError::Lost("the store did not keep a schema".into()))
+        let kept = waited.await.map_err(|_| LinkError::Lost("the store has ended".into()))?;
+        kept.map_err(LinkError::Refused)?;
+        self.schemas.insert(id, Arc::new(schema));
+        Ok(())
+    }
+
+    /// Counts a schema of the connection; false when there are too many.
+    fn announce(&self, id: SchemaId) -> bool {
+        let mut announced = self.announced.lock().unwrap_or_else(PoisonError::into_inner);
+        let fits = announced.contains(&id) || announced.len() < SCHEMAS_MAX;
+        if fits {
+            announced.insert(id);
+        }
+        fits
     }
 
     async fn frame(&mut self, bytes: Vec<u8>) -> Result<(), LinkError> {
@@ -282,8 +300,9 @@ impl Reader {
         if let Content::Opaque(reason) = &content {
             warn!(node = %self.node, seq = header.seq, reason, "frame is kept unread");
         }
-        let (node, ack, arrived) = (self.node.clone(), self.ack.clone(), clock::now());
-        if self.store.send(Request::Frame { node, arrived, header, content, bytes, ack }).await {
+        let (node, ack, arrived, live) = (self.node.clone(), self.acks.clone(), clock::now(), self.live);
+        let room = self.store.room(content.values()).await;
+        if self.store.send(Request::Frame { node, arrived, live, header, content, bytes, ack, room }).await {
             Ok(())
         } else {
             Err(LinkError::Lost("the store has ended".into()))

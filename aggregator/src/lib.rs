@@ -20,6 +20,7 @@ pub mod store;
 pub mod view;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use diarwatch_shared::clock::{self, Zone};
 use diarwatch_shared::daemon;
 use diarwatch_shared::identity::{Identity, IdentityError};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use api::Api;
@@ -75,12 +77,15 @@ pub enum StartError {
     /// The signals cannot be watched.
     #[error("signals: {0}")]
     Signals(io::Error),
+    /// A stage ended by itself: without it alerts would stop in silence.
+    #[error("{0}; this is a fault of diarwatch, please report it with the lines above")]
+    Ended(String),
 }
 
 /// Runs the aggregator until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When it cannot start; once it runs it goes on.
+/// When it cannot start, or when a stage ended by itself.
 pub async fn run(config: Config) -> Result<(), StartError> {
     let tls = identity(&config.identity)?.server()?;
     let rules = load_rules(&config.rules.files)?;
@@ -100,29 +105,48 @@ pub async fn run(config: Config) -> Result<(), StartError> {
         .map_err(|error| StartError::Listen(format!("[http] listen = {listen}: {error}")))?;
     let store = Store::start(&config.store, &config.nodes.expected, clock::now())?;
     let desk = Desk::open(&config.store.directory)?;
-    tokio::spawn(intake::serve(endpoint.clone(), store.clone()));
+    // Port 0 in the configuration is any free one: what is said is what the kernel gave.
+    let said = |address: io::Result<SocketAddr>, asked| address.unwrap_or(asked);
+    let (intake, page) = (said(endpoint.local_addr(), config.intake.listen), said(http.local_addr(), listen));
+    let mut stages = JoinSet::new();
+    stages.spawn(named("intake", intake::serve(endpoint.clone(), store.clone())));
+    let stored = store.clone();
+    stages.spawn(named("store", async move { stored.ended().await }));
     // rules -> alerts -> notify
-    tokio::spawn(engine::evaluate(
-        store.clone(),
-        rules,
-        desk.clone(),
-        config.rules.clone(),
-        config.nodes.clone(),
-    ));
-    tokio::spawn(engine::notify(store.clone(), desk.clone(), slack, zone.clone(), lang));
+    let (rules_config, nodes) = (config.rules.clone(), config.nodes.clone());
+    stages.spawn(named("rules", engine::evaluate(store.clone(), rules, desk.clone(), rules_config, nodes)));
+    let notify = engine::notify(store.clone(), desk.clone(), slack, zone.clone(), lang);
+    stages.spawn(named("notify", notify));
     // api, dashboard
     let api = Api::new(store, desk, Arc::clone(&config), zone).router();
-    tokio::spawn(async move { axum::serve(http, api).await });
+    stages.spawn(named("api", async move { axum::serve(http, api).await }));
 
-    let (intake, page) = (config.intake.listen, config.http.listen);
     info!(%intake, %page, "aggregator runs");
     daemon::ready(&format!("intake {intake}, page http://{page}/"));
-    let signal = daemon::stop_signal().await.map_err(StartError::Signals)?;
+    let signal = tokio::select! {
+        signal = daemon::stop_signal() => signal.map_err(StartError::Signals)?,
+        ended = first_end(&mut stages) => return Err(ended),
+    };
     info!(signal, "aggregator stops");
     daemon::stopping();
     endpoint.close(0_u32.into(), b"aggregator stops");
     endpoint.wait_idle().await;
     Ok(())
+}
+
+/// A stage with its name as its end.
+async fn named<T>(name: &'static str, stage: impl Future<Output = T>) -> &'static str {
+    stage.await;
+    name
+}
+
+/// Waits until a stage ends, which none does by itself unless something is broken.
+async fn first_end(stages: &mut JoinSet<&'static str>) -> StartError {
+    match stages.join_next().await {
+        Some(Ok(name)) => StartError::Ended(format!("the {name} stage ended")),
+        Some(Err(error)) => StartError::Ended(format!("a stage ended: {error}")),
+        None => StartError::Ended(String::from("no stage runs")),
+    }
 }
 
 /// The shipped rules, then the configured files.
@@ -152,4 +176,19 @@ fn identity(config: &IdentityConfig) -> Result<Identity, StartError> {
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, StartError> {
     std::fs::read(path).map_err(|source| StartError::Read { key, path: path.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stage_that_ends_by_itself_ends_the_aggregator() {
+        let mut stages = JoinSet::new();
+        stages.spawn(named("notify", std::future::pending::<()>()));
+        stages.spawn(named("store", async {}));
+        assert!(first_end(&mut stages).await.to_string().contains("the store stage ended"));
+        stages.spawn(named("rules", async { panic!("broken on purpose") }));
+        assert!(first_end(&mut stages).await.to_string().contains("broken on purpose"));
+    }
 }

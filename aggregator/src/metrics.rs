@@ -28,6 +28,12 @@ pub fn exposition(memory: &Memory, kept: &Kept) -> String {
         "Samples older than the head window; they are on disk.",
         head.late,
     );
+    one(
+        "diarwatch_head_samples_dropped_points_total",
+        "counter",
+        "Oldest samples of a series or node that had too many in memory; they are on disk.",
+        head.points,
+    );
     let firing = kept.alerts.active().filter(|alert| alert.phase == Phase::Firing).count();
     one("diarwatch_alerts_firing", "gauge", "Alerts that are firing.", firing as u64);
     one("diarwatch_alerts_dropped_total", "counter", "Alerts beyond the limit.", kept.alerts.dropped);

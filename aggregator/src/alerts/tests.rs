@@ -1,6 +1,7 @@
 //! What an alert does over time, by rules as an operator writes them.
 
 use std::path::Path;
+use std::time::Duration;
 
 use super::*;
 use crate::rules::{RuleSet, Sample, Selector, Series, Source, load};
@@ -42,7 +43,7 @@ fn round(
     };
     let source = Fixed(down.iter().map(sample).collect());
     let evaluation = rules.evaluate(&source, at(second), Duration::from_secs(300));
-    let changes = state.step(&evaluation.alerts, at(second), |_| sends);
+    let changes = state.step(&evaluation.alerts, at(second), |_, _| sends);
     changes.into_iter().map(|change| (change.alert.phase, change.alert.label("worker").to_owned())).collect()
 }
 
@@ -81,6 +82,38 @@ fn keep_firing_for_outlasts_a_flap() {
     assert_eq!(round(&mut state, &rules, 12, &["a"], true), []);
     assert_eq!(round(&mut state, &rules, 41, &[], true), []);
     assert_eq!(round(&mut state, &rules, 42, &[], true), [(Phase::Resolved, "a".into())]);
+}
+
+#[test]
+fn a_clock_that_went_back_delays_no_alert_and_no_recovery() {
+    let (mut state, rules) = (State::default(), rules("    for: 1m\n    keep_firing_for: 30s\n"));
+    round(&mut state, &rules, 100_000, &["a"], true);
+    assert_eq!(round(&mut state, &rules, 10, &["a"], true), [], "an hour and more back");
+    assert_eq!(round(&mut state, &rules, 70, &["a"], true), [(Phase::Firing, "a".into())]);
+    round(&mut state, &rules, 90_000, &["a"], true);
+    round(&mut state, &rules, 100, &[], true);
+    assert_eq!(round(&mut state, &rules, 131, &[], true), [(Phase::Resolved, "a".into())]);
+}
+
+#[test]
+fn what_was_pending_before_a_silence_begins_anew_after_it() {
+    let (mut state, rules) = (State::default(), rules("    for: 1m\n"));
+    round(&mut state, &rules, 0, &["a"], true);
+    assert_eq!(round(&mut state, &rules, 30, &[], false), []);
+    assert_eq!(state.active().count(), 1, "a short silence is bridged");
+    round(&mut state, &rules, 100, &[], false);
+    assert_eq!(round(&mut state, &rules, 600, &["a"], true), [], "nobody saw it last for a minute");
+    assert_eq!(round(&mut state, &rules, 660, &["a"], true), [(Phase::Firing, "a".into())]);
+}
+
+#[test]
+fn an_alert_whose_rule_is_gone_goes_without_a_recovery() {
+    let (mut state, rules) = (State::default(), rules(""));
+    round(&mut state, &rules, 0, &["a", "b"], true);
+    assert_eq!(state.forget_rules(|group, name| (group, name) == ("g", "Down")), []);
+    let gone = state.forget_rules(|_, name| name == "Up");
+    assert_eq!(gone.iter().map(|alert| alert.label("worker")).collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!((state.active().count(), state.resolved().count()), (0, 0));
 }
 
 #[test]

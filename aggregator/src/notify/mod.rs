@@ -23,6 +23,8 @@ pub const OUTBOX_MAX: usize = 1_000;
 const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 /// The longest wait that a channel may ask for; a broken answer must not silence it for a day.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(300);
+/// The shortest one; `Retry-After: 0` must not make a busy loop.
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 
 /// A message to people.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,29 +98,37 @@ impl Outbox {
     /// The wait, `None` when the outbox is empty.
     pub fn due(&self, now: UnixMicros) -> Result<&Message, Option<Duration>> {
         let first = self.messages.front().ok_or(None)?;
-        if first.not_before <= now { Ok(first) } else { Err(Some(first.not_before.since(now))) }
+        let wait = first.not_before.since(now);
+        // No wait is longer than the longest one: the clock went back.
+        if wait.is_zero() || wait > RETRY_AFTER_MAX { Ok(first) } else { Err(Some(wait)) }
     }
 
-    /// The outcome of trying the first message; `jitter` is in [0, 1).
-    pub fn tried(&mut self, outcome: Outcome, now: UnixMicros, jitter: f64) {
-        let Some(first) = self.messages.front_mut() else { return };
+    /// The outcome of trying a message that was the first; `jitter` is in [0, 1). A full outbox may
+    /// have given it up meanwhile: then only the outcome is counted.
+    pub fn tried(&mut self, message: &Message, outcome: Outcome, now: UnixMicros, jitter: f64) {
+        let first = self.messages.front_mut().filter(|first| *first == message);
         match outcome {
             Outcome::Accepted => {
                 self.accepted += 1;
                 self.problem = None;
-                self.messages.pop_front();
+                if first.is_some() {
+                    self.messages.pop_front();
+                }
             }
             Outcome::Later { after, reason } => {
-                let wait = after
-                    .map_or_else(|| RETRY.wait(first.attempts, jitter), |after| after.min(RETRY_AFTER_MAX));
+                self.problem = Some(reason);
+                let Some(first) = first else { return };
+                let asked = after.map(|after| after.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX));
+                let wait = asked.unwrap_or_else(|| RETRY.wait(first.attempts, jitter));
                 first.attempts = first.attempts.saturating_add(1);
                 first.not_before = now.plus(wait);
-                self.problem = Some(reason);
             }
             Outcome::Never { reason } => {
                 self.refused += 1;
                 self.problem = Some(reason);
-                self.messages.pop_front();
+                if first.is_some() {
+                    self.messages.pop_front();
+                }
             }
         }
     }
@@ -145,14 +155,44 @@ mod tests {
         }
     }
 
+    fn try_first(outbox: &mut Outbox, outcome: Outcome, now: UnixMicros) {
+        let first = outbox.messages.front().unwrap().clone();
+        outbox.tried(&first, outcome, now, 0.5);
+    }
+
     #[test]
     fn a_channel_that_says_later_is_left_alone_for_as_long_as_it_said() {
         let mut outbox = Outbox::default();
         outbox.push(alert("a"), UnixMicros(0));
-        let later = Outcome::Later { after: Some(Duration::from_secs(30)), reason: "429".into() };
-        outbox.tried(later, UnixMicros(0), 0.5);
+        let later =
+            |after_s| Outcome::Later { after: Some(Duration::from_secs(after_s)), reason: "429".into() };
+        try_first(&mut outbox, later(30), UnixMicros(0));
         assert_eq!(outbox.due(UnixMicros(1_000_000)), Err(Some(Duration::from_secs(29))));
         assert_eq!(outbox.due(UnixMicros(30_000_000)).unwrap().attempts, 1);
+        try_first(&mut outbox, later(0), UnixMicros(30_000_000));
+        assert_eq!(outbox.due(UnixMicros(30_000_000)), Err(Some(RETRY_AFTER_MIN)), "no busy loop");
+    }
+
+    #[test]
+    fn a_clock_that_went_back_delays_no_message() {
+        let mut outbox = Outbox::default();
+        let hour = UnixMicros(3_600_000_000);
+        outbox.push(alert("a"), hour);
+        try_first(&mut outbox, Outcome::Later { after: None, reason: String::new() }, hour);
+        assert!(outbox.due(UnixMicros(0)).is_ok());
+    }
+
+    #[test]
+    fn a_message_that_was_given_up_while_it_was_sent_takes_no_other_with_it() {
+        let mut outbox = Outbox::default();
+        (0..OUTBOX_MAX).for_each(|number| outbox.push(alert(&number.to_string()), UnixMicros(0)));
+        let sent = outbox.due(UnixMicros(0)).unwrap().clone();
+        outbox.push(alert("newest"), UnixMicros(0));
+        for outcome in [Outcome::Accepted, Outcome::Never { reason: String::new() }] {
+            outbox.tried(&sent, outcome, UnixMicros(0), 0.5);
+            assert_eq!(outbox.due(UnixMicros(0)).unwrap().alert.label("alertname"), "1");
+        }
+        assert_eq!((outbox.len(), outbox.accepted, outbox.dropped), (OUTBOX_MAX, 1, 1));
     }
 
     #[test]
@@ -185,7 +225,7 @@ mod tests {
                     2 => Outcome::Later { after: None, reason: String::new() },
                     _ => Outcome::Later { after: Some(Duration::from_secs(9_999)), reason: String::new() },
                 };
-                outbox.tried(outcome, now, 0.5);
+                try_first(&mut outbox, outcome, now);
             }
             prop_assert_eq!(left, (0..20).map(|number| number.to_string()).collect::<Vec<_>>());
         }

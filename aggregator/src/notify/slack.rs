@@ -48,7 +48,7 @@ impl Slack {
 
     /// Posts a message.
     pub async fn send(&self, payload: &Value) -> Outcome {
-        let answer = match self.client.post(&self.webhook_url).json(payload).send().await {
+        let mut answer = match self.client.post(&self.webhook_url).json(payload).send().await {
             Ok(answer) => answer,
             Err(error) => {
                 return Outcome::Later { after: None, reason: format!("Slack: {}", error.without_url()) };
@@ -56,8 +56,9 @@ impl Slack {
         };
         let status = answer.status().as_u16();
         let after = answer.headers().get("retry-after").and_then(|value| value.to_str().ok()?.parse().ok());
-        let body = answer.text().await.unwrap_or_default();
-        verdict(status, after, &body)
+        // Slack says a word; of whatever else answers, the first piece is enough.
+        let body = answer.chunk().await.ok().flatten().unwrap_or_default();
+        verdict(status, after, &String::from_utf8_lossy(&body))
     }
 }
 

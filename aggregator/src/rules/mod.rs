@@ -17,6 +17,7 @@ mod reader;
 pub mod template;
 mod yaml;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use diarwatch_shared::clock::UnixMicros;
@@ -82,6 +83,21 @@ impl RuleSet {
             Rule::Alert(alert) => Some(alert),
             Rule::Record(_) => None,
         })
+    }
+
+    /// The metrics that a rule reads, also through recording rules: what it can be wrong about.
+    #[must_use]
+    pub fn inputs<'a>(&'a self, rule: &'a AlertRule) -> BTreeSet<&'a str> {
+        let mut found = BTreeSet::new();
+        let mut open: Vec<&str> = rule.query.metrics().into_iter().collect();
+        while let Some(metric) = open.pop() {
+            if found.insert(metric) {
+                let records = self.groups.iter().flat_map(|group| &group.rules);
+                let made = records.filter(|rule| matches!(rule, Rule::Record(_)) && rule.name() == metric);
+                open.extend(made.flat_map(|rule| rule.query().metrics()));
+            }
+        }
+        found
     }
 
     /// Evaluates every rule once; a series counts while its newest sample is younger than `lookback`.

@@ -180,3 +180,14 @@ fn a_group_may_look_a_little_into_the_past() {
         .collect();
     assert_eq!(firing, ["Then", "Now"]);
 }
+
+#[test]
+fn what_a_rule_reads_is_known_through_the_recording_rules() {
+    let rules = rules(&[REQUIREMENTS]);
+    let rule = rules.alerts().find(|rule| rule.name == "GPUMemoryHigh").unwrap();
+    let inputs = rules.inputs(rule);
+    for metric in ["gpu_memory_used", "gpu_memory_used_bytes", "gpu_memory_total_bytes"] {
+        assert!(inputs.contains(metric), "{inputs:?}");
+    }
+    assert!(!inputs.contains("worker_ready"));
+}

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 /// What to do with a run of frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Not seen before; it is counted as here now.
-    New,
+    /// Not seen before; so many of its numbers were missing and are here now.
+    New(u64),
     /// Here already.
     Duplicate,
     /// Too many holes before it; it must be sent again later.
@@ -43,12 +43,20 @@ impl Cursor {
         if from > self.next && self.ahead.len() >= RUNS_AHEAD_MAX && !self.touches(from, to) {
             return Verdict::TooFarAhead;
         }
+        let missing = self.missing(from, to);
         self.insert(from.max(self.next), to);
         while let Some((_, end)) = self.ahead.first_key_value().filter(|(start, _)| **start <= self.next) {
             self.next = self.next.max(*end);
             self.ahead.pop_first();
         }
-        Verdict::New
+        Verdict::New(missing)
+    }
+
+    fn missing(&self, from: Seq, to: Seq) -> u64 {
+        let from = from.max(self.next);
+        let here = |(start, end): (&Seq, &Seq)| (*end).min(to).saturating_sub((*start).max(from));
+        // Runs do not overlap: their sum is never more than the whole.
+        to.saturating_sub(from).saturating_sub(self.ahead.iter().map(here).sum())
     }
 
     fn covered(&self, from: Seq, to: Seq) -> bool {
@@ -89,8 +97,9 @@ mod tests {
             let mut set = BTreeSet::new();
             for (from, length) in runs {
                 let to = from + length;
-                let known = (from..to).all(|seq| set.contains(&seq));
-                prop_assert_eq!(cursor.take(from, to) == Verdict::Duplicate, known);
+                let missing = (from..to).filter(|seq| !set.contains(seq)).count() as u64;
+                let expected = if missing == 0 { Verdict::Duplicate } else { Verdict::New(missing) };
+                prop_assert_eq!(cursor.take(from, to), expected);
                 set.extend(from..to);
                 let next = (0..).find(|seq| !set.contains(seq)).unwrap();
                 prop_assert_eq!(cursor.next(), next);
@@ -102,18 +111,19 @@ mod tests {
     fn holes_are_bounded_and_the_frame_comes_again() {
         let mut cursor = Cursor::default();
         for hole in 1..=RUNS_AHEAD_MAX as u64 {
-            assert_eq!(cursor.take(hole * 2, hole * 2 + 1), Verdict::New);
+            assert_eq!(cursor.take(hole * 2, hole * 2 + 1), Verdict::New(1));
         }
         assert_eq!(cursor.take(10_000, 10_001), Verdict::TooFarAhead);
-        assert_eq!(cursor.take(0, 1), Verdict::New, "the front is always taken");
-        assert_eq!(cursor.take(1, 10_000), Verdict::New);
+        assert_eq!(cursor.take(0, 1), Verdict::New(1), "the front is always taken");
+        assert_eq!(cursor.take(1, 10_000), Verdict::New(9_999 - RUNS_AHEAD_MAX as u64));
         assert_eq!(cursor.next(), 10_000);
     }
 
     #[test]
     fn no_number_overflows() {
         let mut cursor = Cursor::default();
-        assert_eq!(cursor.take(u64::MAX - 1, u64::MAX), Verdict::New);
+        assert_eq!(cursor.take(u64::MAX - 1, u64::MAX), Verdict::New(1));
+        assert_eq!(cursor.take(0, u64::MAX), Verdict::New(u64::MAX - 1));
         assert_eq!(cursor.take(5, 5), Verdict::Duplicate);
     }
 }

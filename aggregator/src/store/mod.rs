@@ -4,79 +4,47 @@
 //! wakes the rules. A duplicate falls before it is written. When the disk is slow the queue fills,
 //! intake stops reading and QUIC flow control stops the agents. Readers share [`Memory`] behind a lock.
 
+mod acks;
+mod content;
 mod cursor;
 pub mod head;
 mod memory;
+mod schemas;
 mod segments;
+mod task;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
-use diarwatch_shared::clock::{self, UnixMicros};
-use diarwatch_shared::event::Event;
-use diarwatch_shared::frame::{self, Body};
-use diarwatch_shared::node::{Epoch, NodeId, Seq};
+use diarwatch_shared::clock::UnixMicros;
+use diarwatch_shared::node::{Epoch, NodeId};
 use diarwatch_shared::schema::{Schema, SchemaId};
-use diarwatch_shared::wire::Codec;
-use diarwatch_shared::wire::control::{Durable, Gap};
+use diarwatch_shared::wire::control::Durable;
 use diarwatch_shared::wire::v1::{self, Header};
-use tokio::sync::{Notify, mpsc, oneshot};
-use tracing::{error, info};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tracing::info;
 
 use crate::config::StoreConfig;
+pub use acks::Acks;
+pub use content::Content;
 use cursor::{Cursor, Verdict};
+use memory::{Arrived, Tally};
 pub use memory::{Memory, NodeState, StoredEvent};
+pub use schemas::NODE_SCHEMAS_MAX;
+use schemas::Schemas;
 pub use segments::StoreError;
 use segments::{Record, Segments};
+use task::Task;
 
 /// Requests that may wait for the store's task.
 const REQUESTS_MAX: usize = 1_024;
-/// Requests that share one fdatasync.
-const BATCH_MAX: usize = 256;
-/// Before a disk that refused is asked again.
-const DISK_RETRY: Duration = Duration::from_secs(1);
 /// Epochs remembered per node; the oldest are forgotten.
 const NODE_EPOCHS_MAX: usize = 512;
-
-/// What a frame holds, decoded and checked.
-#[derive(Clone, Debug)]
-pub enum Content {
-    /// Values.
-    Columns(Arc<Schema>, Body),
-    /// Something happened.
-    Event(Event),
-    /// Frames that will never come.
-    Gap(Gap),
-    /// A sound envelope whose payload cannot be read, and why. It is kept, counted and acknowledged:
-    /// a refusal would only bring it again for ever, and a later version may read it.
-    Opaque(String),
-}
-
-impl Content {
-    /// Decodes a payload.
-    #[must_use]
-    pub fn decode(header: &Header, payload: &[u8], schema: Option<Arc<Schema>>) -> Self {
-        Self::read(header, payload, schema).unwrap_or_else(Self::Opaque)
-    }
-
-    fn read(header: &Header, payload: &[u8], schema: Option<Arc<Schema>>) -> Result<Self, String> {
-        match header.codec {
-            Codec::Columns => {
-                let schema = schema
-                    .ok_or_else(|| format!("frame uses schema {}, which was never sent", header.schema))?;
-                let body = frame::decode(&schema, header.base, payload).map_err(|error| error.to_string())?;
-                Ok(Self::Columns(schema, body))
-            }
-            Codec::Event => Event::from_bytes(payload).map(Self::Event),
-            Codec::Gap => {
-                let gap: Gap = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
-                let in_place = gap.epoch == header.epoch && gap.from == header.seq && gap.to > gap.from;
-                if in_place { Ok(Self::Gap(gap)) } else { Err("gap is not in its own place".into()) }
-            }
-        }
-    }
-}
+/// Decoded values that may wait for the store's task, over all nodes: 16 bytes each. A frame of 64
+/// KiB may hold 262,144 of them.
+const VALUES_WAITING_MAX: usize = 4 << 20;
+/// The version of what a segment begins with, and the newest that is read.
+const SNAPSHOT_VERSION: u16 = 1;
 
 /// A request to the store's task.
 #[derive(Debug)]
@@ -87,23 +55,29 @@ pub enum Request {
         node: NodeId,
         /// When it arrived.
         arrived: UnixMicros,
+        /// Whether it came as it was made; the backlog is history.
+        live: bool,
         /// Its header.
         header: Header,
         /// What it holds.
         content: Content,
         /// As it came.
         bytes: Vec<u8>,
-        /// Where its ack goes; acks are cumulative, so one that does not fit may be left out.
-        ack: mpsc::Sender<Durable>,
+        /// Where its ack goes.
+        ack: Acks,
+        /// Its place among the values that wait.
+        room: Option<OwnedSemaphorePermit>,
     },
-    /// Keep a schema; answered when it is durable.
+    /// Keep a schema; answered when it is durable, or with why it is not kept.
     Schema {
+        /// From whom.
+        node: NodeId,
         /// Its id.
         id: SchemaId,
         /// Its bytes.
         bytes: Vec<u8>,
         /// The answer.
-        done: oneshot::Sender<()>,
+        done: oneshot::Sender<Result<(), String>>,
     },
     /// What is durable of these epochs.
     Durable {
@@ -122,6 +96,7 @@ pub struct Store {
     requests: mpsc::Sender<Request>,
     memory: Arc<RwLock<Memory>>,
     arrivals: Arc<Notify>,
+    room: Arc<Semaphore>,
 }
 
 impl Store {
@@ -134,29 +109,35 @@ impl Store {
             config: config.clone(),
             cursors: BTreeMap::new(),
             memory: Memory::new(config.head_window.0, expected),
+            fault: None,
         };
         let mut schemas = BTreeMap::new();
         let replay_from = now.minus(config.head_window.0);
         let segments = Segments::open(&config.directory, replay_from, now, |record| {
-            keeper.replay(record, &mut schemas)
+            keeper.replay(record, &mut schemas);
         })?;
-        keeper.memory.head.trim(now);
-        info!(frames = keeper.memory.frames_stored(), "store is open");
-        let memory = Arc::new(RwLock::new(std::mem::replace(
-            &mut keeper.memory,
-            Memory::new(config.head_window.0, &[]),
-        )));
+        let Keeper { cursors, mut memory, fault, config } = keeper;
+        if let Some(why) = fault {
+            return Err(StoreError::Cursors { path: config.directory, why });
+        }
+        let schemas = Schemas::open(&config.directory, schemas.into_keys().collect())?;
+        memory.head.trim(now);
+        info!(frames = memory.frames_stored(), "store is open");
+        let memory = Arc::new(RwLock::new(memory));
         let (requests, received) = mpsc::channel(REQUESTS_MAX);
         let arrivals = Arc::new(Notify::new());
         let (shared, woken) = (Arc::clone(&memory), Arc::clone(&arrivals));
-        let cursors = keeper.cursors;
-        let config = config.clone();
         // A thread of its own: every batch waits for the disk.
         std::thread::spawn(move || {
-            Task { config, segments, cursors, memory: shared, arrivals: woken, fresh: Vec::new() }
-                .run(received)
+            Task { config, segments, schemas, cursors, memory: shared, arrivals: woken }.run(received);
         });
-        Ok(Self { requests, memory, arrivals })
+        Ok(Self { requests, memory, arrivals, room: Arc::new(Semaphore::new(VALUES_WAITING_MAX)) })
+    }
+
+    /// Waits until so many more decoded values may wait for the disk.
+    pub async fn room(&self, values: usize) -> Option<OwnedSemaphorePermit> {
+        let values = u32::try_from(values.min(VALUES_WAITING_MAX)).ok()?;
+        Arc::clone(&self.room).acquire_many_owned(values).await.ok()
     }
 
     /// Hands a request to the store's task; waits while its queue is full. False when it has ended.
@@ -174,6 +155,11 @@ impl Store {
         change(&mut self.memory.write().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Waits until the store's task has ended; only a fault ends it while anybody holds the store.
+    pub async fn ended(&self) {
+        self.requests.closed().await;
+    }
+
     /// Waits until frames arrived.
     pub async fn arrival(&self) {
         self.arrivals.notified().await;
@@ -187,6 +173,8 @@ struct Keeper {
     config: StoreConfig,
     cursors: Cursors,
     memory: Memory,
+    /// Why a segment's beginning cannot be used: without its cursors old frames would be new again.
+    fault: Option<String>,
 }
 
 impl Keeper {
@@ -196,25 +184,26 @@ impl Keeper {
             Record::Cursors(text) => return self.restore(&text),
         };
         let Ok((header, payload)) = v1::open(&bytes) else { return };
-        let read = || segments::read_schema(&self.config.directory, header.schema).map(Arc::new);
+        let read = || schemas::read_schema(&self.config.directory, header.schema).map(Arc::new);
         let schema = schemas.entry(header.schema).or_insert_with(read).clone();
         let content = Content::decode(&header, &payload, schema);
         let mut cursor =
             self.cursors.get(&node).and_then(|epochs| epochs.get(&header.epoch)).cloned().unwrap_or_default();
-        let verdict = cursor.take(header.seq, behind(&header, &content));
+        let verdict = cursor.take(header.seq, content.behind(&header));
         put(&mut self.cursors, &node, header.epoch, cursor);
-        if verdict == Verdict::New {
-            self.memory.insert(&node, &header, content, arrived);
+        if let Verdict::New(numbers) = verdict {
+            // The backlog is whole by now: what was live no longer matters.
+            self.memory.insert(&node, Arrived { header, content, arrived, live: true }, numbers);
         }
     }
 
     fn restore(&mut self, text: &[u8]) {
-        match serde_json::from_slice::<Snapshot>(text) {
+        match snapshot(text) {
             Ok(snapshot) => {
                 self.cursors = snapshot.cursors;
-                self.memory.restore_counts(snapshot.frames);
+                self.memory.restore(snapshot.nodes);
             }
-            Err(error) => error!(%error, "cursors of a segment cannot be read"),
+            Err(why) => self.fault = Some(why),
         }
     }
 }
@@ -224,135 +213,21 @@ impl Keeper {
 struct Snapshot {
     version: u16,
     cursors: Cursors,
-    frames: BTreeMap<NodeId, u64>,
+    nodes: BTreeMap<NodeId, Tally>,
 }
 
-struct Task {
-    config: StoreConfig,
-    segments: Segments,
-    cursors: Cursors,
-    memory: Arc<RwLock<Memory>>,
-    arrivals: Arc<Notify>,
-    /// The verdicts on the batch that was written last.
-    fresh: Vec<Verdict>,
-}
-
-impl Task {
-    fn run(mut self, mut requests: mpsc::Receiver<Request>) {
-        let mut batch = Vec::with_capacity(BATCH_MAX);
-        while let Some(first) = requests.blocking_recv() {
-            batch.push(first);
-            while batch.len() < BATCH_MAX {
-                match requests.try_recv() {
-                    Ok(request) => batch.push(request),
-                    Err(_) => break,
-                }
-            }
-            // A disk that refuses is asked again: nothing of the batch is acknowledged meanwhile, the
-            // queue fills and the agents keep what they have.
-            while let Err(error) = self.write_batch(&batch) {
-                error!(%error, "frames are not stored; trying again");
-                self.change(|memory| memory.problem = Some(error.to_string()));
-                std::thread::sleep(DISK_RETRY);
-            }
-            self.finish(&mut batch);
-            if let Err(error) = self.rotate_when_due() {
-                error!(%error, "no new segment; the old one goes on");
-            }
-        }
+fn snapshot(text: &[u8]) -> Result<Snapshot, String> {
+    #[derive(serde::Deserialize)]
+    struct Version {
+        version: u16,
     }
-
-    /// Puts a batch on disk. What is written twice by a second try falls when it is read.
-    fn write_batch(&mut self, batch: &[Request]) -> Result<(), StoreError> {
-        self.fresh.clear();
-        let mut moved: BTreeMap<(NodeId, Epoch), Cursor> = BTreeMap::new();
-        let mut wrote = false;
-        for request in batch {
-            let mut verdict = Verdict::Duplicate;
-            match request {
-                Request::Schema { id, bytes, .. } => self.segments.keep_schema(*id, bytes)?,
-                Request::Durable { .. } => {}
-                Request::Frame { node, arrived, header, content, bytes, .. } => {
-                    let known =
-                        || self.cursors.get(node).and_then(|epochs| epochs.get(&header.epoch)).cloned();
-                    let cursor = moved
-                        .entry((node.clone(), header.epoch))
-                        .or_insert_with(|| known().unwrap_or_default());
-                    verdict = cursor.take(header.seq, behind(header, content));
-                    if verdict == Verdict::New {
-                        self.segments.append(node, *arrived, bytes)?;
-                        wrote = true;
-                    }
-                }
-            }
-            self.fresh.push(verdict);
-        }
-        if wrote {
-            self.segments.sync()?;
-        }
-        for ((node, epoch), cursor) in moved {
-            put(&mut self.cursors, &node, epoch, cursor);
-        }
-        Ok(())
+    let hint = "move the store's directory away to start without it";
+    let read = |error: serde_json::Error| format!("{error}; {hint}");
+    let Version { version } = serde_json::from_slice(text).map_err(read)?;
+    if version > SNAPSHOT_VERSION {
+        return Err(format!("version {version} is newer than this program ({SNAPSHOT_VERSION}); upgrade it"));
     }
-
-    /// Everything of the batch is durable: show it, wake the rules, answer and acknowledge.
-    fn finish(&mut self, batch: &mut Vec<Request>) {
-        let verdicts = std::mem::take(&mut self.fresh);
-        let mut acks = Vec::new();
-        let mut memory = self.memory.write().unwrap_or_else(PoisonError::into_inner);
-        memory.problem = None;
-        for (request, verdict) in batch.drain(..).zip(verdicts) {
-            match (request, verdict) {
-                // An asker that is gone needs no answer.
-                (Request::Schema { done, .. }, _) => drop(done.send(())),
-                (Request::Durable { node, epochs, answer }, _) => {
-                    drop(answer.send(durable(&self.cursors, &node, &epochs)))
-                }
-                (Request::Frame { node, arrived, header, content, ack, .. }, verdict) => {
-                    match verdict {
-                        Verdict::New => memory.insert(&node, &header, content, arrived),
-                        Verdict::Duplicate => memory.count_duplicate(&node),
-                        Verdict::TooFarAhead => memory.count_refused(&node),
-                    }
-                    acks.push((node, header.epoch, ack));
-                }
-            }
-        }
-        drop(memory);
-        if !acks.is_empty() {
-            self.arrivals.notify_one();
-        }
-        for (node, epoch, ack) in acks {
-            for durable in durable(&self.cursors, &node, &[epoch]) {
-                // Acks are cumulative: one that does not fit is said by the next.
-                let _ = ack.try_send(durable);
-            }
-        }
-    }
-
-    fn rotate_when_due(&mut self) -> Result<(), StoreError> {
-        let now = clock::now();
-        if !self.segments.is_due(now) {
-            return Ok(());
-        }
-        let frames = self.memory.read().unwrap_or_else(PoisonError::into_inner).frames_by_node();
-        let snapshot = Snapshot { version: 1, cursors: self.cursors.clone(), frames };
-        let text = serde_json::to_vec(&snapshot).unwrap_or_default();
-        self.segments.rotate(&text, now.minus(self.config.retention.0), self.config.bytes_max.0, now)
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Memory)) {
-        change(&mut self.memory.write().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-/// The number behind a frame, or behind every frame of a gap.
-fn behind(header: &Header, content: &Content) -> Seq {
-    match content {
-        Content::Gap(gap) => gap.to,
-        _ => header.seq.saturating_add(1),
-    }
+    serde_json::from_slice(text).map_err(read)
 }
 
 fn put(cursors: &mut Cursors, node: &NodeId, epoch: Epoch, cursor: Cursor) {

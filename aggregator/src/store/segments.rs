@@ -1,16 +1,17 @@
-//! Segments on disk: the append-only log cut in files, schemas kept by content beside them.
+//! Segments on disk: the append-only log cut in files.
 //!
 //! Takes frames as they came, with node and arrival; gives them back in order. A new segment begins
-//! with every cursor, so that old segments can go without their frames being taken again. Blocking.
+//! with every cursor, so that old segments can go without their frames being taken again. One process
+//! at a time: a lock says so. Blocking.
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use diarwatch_shared::clock::UnixMicros;
-use diarwatch_shared::log::{Log, LogError, LogKind, replace_file};
+use diarwatch_shared::log::{Log, LogError, LogKind};
 use diarwatch_shared::node::NodeId;
-use diarwatch_shared::schema::{Schema, SchemaId};
 
 /// A segment is closed at this size, bytes.
 const SEGMENT_BYTES: u64 = 64 << 20;
@@ -18,6 +19,9 @@ const SEGMENT_BYTES: u64 = 64 << 20;
 const SEGMENT_AGE: Duration = Duration::from_secs(3_600);
 const TAG_FRAME: u8 = 1;
 const TAG_CURSORS: u8 = 2;
+/// Tries for the lock, and between them: an aggregator that was stopped a moment ago may still end.
+const LOCK_TRIES: u32 = 20;
+const LOCK_RETRY: Duration = Duration::from_millis(100);
 
 /// Why the store could not read or write.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +37,27 @@ pub enum StoreError {
     /// The log refused.
     #[error("store {0}")]
     Log(#[from] LogError),
+    /// Another process has it.
+    #[error(
+        "store {0} is in use by another process; stop that aggregator or give this one a directory of its own"
+    )]
+    InUse(PathBuf),
+    /// What a segment begins with cannot be used.
+    #[error("store {path}: a segment begins with cursors that cannot be read: {why}")]
+    Cursors {
+        /// The store.
+        path: PathBuf,
+        /// What is wrong and what to do.
+        why: String,
+    },
+}
+
+impl StoreError {
+    /// Whether it may pass by itself; what may not needs a person.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        !matches!(self, Self::Log(LogError::Foreign { .. } | LogError::Newer { .. }) | Self::Cursors { .. })
+    }
 }
 
 /// A record of a segment.
@@ -58,6 +83,8 @@ pub struct Segments {
     open: Log,
     number: u64,
     opened: UnixMicros,
+    /// Held while the store is open; the kernel gives it back however the process ends.
+    _lock: File,
 }
 
 impl Segments {
@@ -72,23 +99,21 @@ impl Segments {
         now: UnixMicros,
         mut visit: impl FnMut(Record),
     ) -> Result<Self, StoreError> {
-        for needed in [directory.join("segments"), directory.join("schemas")] {
-            std::fs::create_dir_all(&needed)
-                .map_err(|source| StoreError::Io { path: needed.clone(), source })?;
-        }
-        let numbers = numbers(directory)?;
+        let segments = directory.join("segments");
+        std::fs::create_dir_all(&segments)
+            .map_err(|source| StoreError::Io { path: segments.clone(), source })?;
+        let lock = lock(&directory.join("lock"))?;
+        let mut numbers = numbers(directory)?;
+        forget_half_begun(directory, &mut numbers)?;
+        let last = numbers.pop().unwrap_or(0);
         let changed = |number: &u64| modified(&path_of(directory, *number));
         // A segment that was last written before the time asked for holds nothing of it.
         let first = numbers.iter().rposition(|number| changed(number) < replay_from).map_or(0, |at| at + 1);
-        let last = numbers.len().saturating_sub(1);
-        for number in numbers.iter().skip(first.min(last)) {
-            Log::open(&path_of(directory, *number), LogKind::StoreSegment, |body| {
-                visit_one(body, &mut visit)
-            })?;
+        for number in numbers.iter().skip(first) {
+            open_log(directory, *number, &mut visit)?;
         }
-        let number = numbers.last().copied().unwrap_or(0);
-        let open = Log::open(&path_of(directory, number), LogKind::StoreSegment, |_| ())?;
-        Ok(Self { directory: directory.to_owned(), open, number, opened: now })
+        let open = open_log(directory, last, &mut visit)?;
+        Ok(Self { directory: directory.to_owned(), open, number: last, opened: now, _lock: lock })
     }
 
     /// Appends a frame; durable after [`Segments::sync`].
@@ -141,18 +166,6 @@ impl Segments {
         self.keep_bounds(keep_from, bytes_max)
     }
 
-    /// Keeps a schema by its id.
-    ///
-    /// # Errors
-    /// When the disk refuses.
-    pub fn keep_schema(&self, id: SchemaId, bytes: &[u8]) -> Result<(), StoreError> {
-        let path = self.directory.join("schemas").join(format!("{id}.json"));
-        if path.exists() {
-            return Ok(());
-        }
-        replace_file(&path, bytes).map_err(|source| StoreError::Io { path, source })
-    }
-
     /// Bytes of all segments.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -178,11 +191,35 @@ impl Segments {
     }
 }
 
-/// A schema kept in a store's directory.
-#[must_use]
-pub fn read_schema(directory: &Path, id: SchemaId) -> Option<Schema> {
-    let bytes = std::fs::read(directory.join("schemas").join(format!("{id}.json"))).ok()?;
-    Schema::from_bytes(&bytes).ok()
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let fail = |source| StoreError::Io { path: path.to_owned(), source };
+    let file = File::options().write(true).create(true).truncate(false).open(path).map_err(fail)?;
+    for _ in 0..LOCK_TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_RETRY),
+            Err(TryLockError::Error(source)) => return Err(fail(source)),
+        }
+    }
+    Err(StoreError::InUse(path.to_owned()))
+}
+
+/// Removes a newest segment without a record: a rotation was cut off before its cursors were durable,
+/// so nothing was ever written behind them. Frames in it would have no cursors before them.
+fn forget_half_begun(directory: &Path, numbers: &mut Vec<u64>) -> Result<(), StoreError> {
+    while let [_, .., last] = numbers.as_slice() {
+        let path = path_of(directory, *last);
+        if !Log::open(&path, LogKind::StoreSegment, |_| ())?.is_empty() {
+            break;
+        }
+        std::fs::remove_file(&path).map_err(|source| StoreError::Io { path, source })?;
+        numbers.pop();
+    }
+    Ok(())
+}
+
+fn open_log(directory: &Path, number: u64, visit: &mut impl FnMut(Record)) -> Result<Log, StoreError> {
+    Ok(Log::open(&path_of(directory, number), LogKind::StoreSegment, |body| visit_one(body, visit))?)
 }
 
 fn visit_one(body: &[u8], visit: &mut impl FnMut(Record)) {
@@ -221,7 +258,8 @@ fn numbers(directory: &Path) -> Result<Vec<u64>, StoreError> {
     Ok(numbers)
 }
 
-fn modified(path: &Path) -> UnixMicros {
+/// When a file was written last.
+pub(super) fn modified(path: &Path) -> UnixMicros {
     let modified = std::fs::metadata(path).and_then(|metadata| metadata.modified());
     let since =
         modified.ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
@@ -249,12 +287,49 @@ mod tests {
         segments.rotate(b"[]", UnixMicros(0), u64::MAX, now).unwrap();
         segments.append(&node, now, b"two").unwrap();
         segments.sync().unwrap();
+        drop(segments);
         let frame = |bytes: &[u8]| Record::Frame { node: node.clone(), arrived: now, bytes: bytes.to_vec() };
         assert_eq!(
             frames(dir.path(), UnixMicros(0)),
             [frame(b"one"), Record::Cursors(b"[]".to_vec()), frame(b"two")]
         );
+        let mut segments = Segments::open(dir.path(), UnixMicros(0), now, |_| ()).unwrap();
         segments.rotate(b"[]", clock::now().plus(Duration::from_secs(60)), u64::MAX, now).unwrap();
+        drop(segments);
         assert_eq!(frames(dir.path(), UnixMicros(0)), [Record::Cursors(b"[]".to_vec())]);
+    }
+
+    #[test]
+    fn a_rotation_that_was_cut_off_leaves_no_segment_without_cursors() {
+        let now = clock::now();
+        let node = NodeId::new("gpu-01").unwrap();
+        let frame = |bytes: &[u8]| Record::Frame { node: node.clone(), arrived: now, bytes: bytes.to_vec() };
+        // What a power cut may leave of the file: nothing, a header, half a record.
+        for rest in [&b""[..], b"DWATCHLG\x01\0\x02\0\0\0\0\0", b"DWATCHLG\x01\0\x02\0\0\0\0\0\x09\0\0\0"] {
+            let dir = tempfile::tempdir().unwrap();
+            let mut segments = Segments::open(dir.path(), UnixMicros(0), now, |_| ()).unwrap();
+            segments.rotate(b"[1]", UnixMicros(0), u64::MAX, now).unwrap();
+            segments.append(&node, now, b"one").unwrap();
+            segments.sync().unwrap();
+            drop(segments);
+            std::fs::write(path_of(dir.path(), 2), rest).unwrap();
+            let mut segments = Segments::open(dir.path(), UnixMicros(u64::MAX), now, |_| ()).unwrap();
+            segments.append(&node, now, b"two").unwrap();
+            drop(segments);
+            let expected = [Record::Cursors(b"[1]".to_vec()), frame(b"one"), frame(b"two")];
+            assert_eq!(frames(dir.path(), UnixMicros(u64::MAX)), expected, "{rest:?}");
+        }
+    }
+
+    #[test]
+    fn a_second_process_is_refused_and_told_what_to_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = clock::now();
+        let first = Segments::open(dir.path(), UnixMicros(0), now, |_| ()).unwrap();
+        let error = Segments::open(dir.path(), UnixMicros(0), now, |_| ()).unwrap_err();
+        assert!(error.to_string().contains("in use by another process"), "{error}");
+        assert!(error.may_pass());
+        drop(first);
+        assert!(Segments::open(dir.path(), UnixMicros(0), now, |_| ()).is_ok());
     }
 }

@@ -58,7 +58,7 @@ impl<'a> Selector<'a> {
         Self { name: Some(name), matchers: &[] }
     }
 
-    pub(super) fn of(selector: &'a VectorSelector) -> Self {
+    pub(in crate::rules) fn of(selector: &'a VectorSelector) -> Self {
         Self { name: selector.name.as_deref(), matchers: &selector.matchers.matchers }
     }
 

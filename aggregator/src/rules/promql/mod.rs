@@ -8,10 +8,13 @@ mod locate;
 mod scan;
 mod support;
 
+use std::collections::BTreeSet;
+
 use diarwatch_shared::quantity::parse_duration;
 use promql_parser::parser::{self, Expr, value::ValueType};
 
 use self::scan::{Kind, Token, scan};
+use super::eval::Selector;
 use super::fault::TextFault;
 
 /// Bytes of one expression.
@@ -62,6 +65,28 @@ impl Query {
     #[must_use]
     pub fn expr(&self) -> &Expr {
         &self.expr
+    }
+
+    /// The metrics that it reads by name.
+    #[must_use]
+    pub fn metrics(&self) -> BTreeSet<&str> {
+        let mut found = BTreeSet::new();
+        metrics(&self.expr, &mut found);
+        found
+    }
+}
+
+fn metrics<'a>(expr: &'a Expr, found: &mut BTreeSet<&'a str>) {
+    match expr {
+        Expr::Aggregate(aggregate) => metrics(&aggregate.expr, found),
+        Expr::Unary(unary) => metrics(&unary.expr, found),
+        Expr::Binary(binary) => [&binary.lhs, &binary.rhs].into_iter().for_each(|side| metrics(side, found)),
+        Expr::Paren(paren) => metrics(&paren.expr, found),
+        Expr::Subquery(subquery) => metrics(&subquery.expr, found),
+        Expr::VectorSelector(selector) => found.extend(Selector::of(selector).metric_name()),
+        Expr::MatrixSelector(matrix) => found.extend(Selector::of(&matrix.vs).metric_name()),
+        Expr::Call(call) => call.args.args.iter().for_each(|arg| metrics(arg, found)),
+        Expr::NumberLiteral(_) | Expr::StringLiteral(_) | Expr::Extension(_) => {}
     }
 }
 
@@ -174,6 +199,14 @@ mod tests {
         ] {
             assert!(fault(text).hint.is_some_and(|found| found.contains(hint)), "{text}: {:?}", fault(text));
         }
+    }
+
+    #[test]
+    fn the_metrics_of_an_expression_are_named_wherever_they_stand() {
+        let query = Query::parse(
+            "-(sum by (gpu) (a) / on(gpu) {__name__=\"b\"}) > rate(c[5m]) or round(d, 0.1) == bool 1 unless {x=\"y\"}",
+        );
+        assert_eq!(query.unwrap().metrics(), BTreeSet::from(["a", "b", "c", "d"]));
     }
 
     #[test]

@@ -119,7 +119,14 @@ impl Fleet {
         }
         let agent =
             files.spawn(&binaries.join("diarwatch-agent"), "agent", &run(&files.agent), &environment)?;
-        Ok(Self { directory: directory.to_owned(), ports, simulated, command: binaries.join("diarwatch"), agent, others })
+        Ok(Self {
+            directory: directory.to_owned(),
+            ports,
+            simulated,
+            command: binaries.join("diarwatch"),
+            agent,
+            others,
+        })
     }
 
     /// Asks the processes.
