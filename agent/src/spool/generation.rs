@@ -45,10 +45,11 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Opens or creates a generation.
+    /// Opens or creates a generation. Its sled is opened when it is needed, or by [`Generation::wake`]:
+    /// each open one has threads and a cache of its own, and a long outage leaves many generations.
     ///
     /// # Errors
-    /// When the journal cannot be opened; a sled that cannot is no error.
+    /// When the journal cannot be opened.
     pub fn open(directory: &Path) -> Result<Self, SpoolError> {
         std::fs::create_dir_all(directory).map_err(|error| SpoolError::io(directory, &error))?;
         let (journal, records) = open_journal(directory)?;
@@ -63,12 +64,28 @@ impl Generation {
         for record in records.iter().filter_map(|record| parse(record)) {
             generation.count(&record);
         }
-        match Index::of(&generation.path(), &records) {
-            Ok(index) => generation.index = Some(index),
+        Ok(generation)
+    }
+
+    /// Opens its sled, before anything is appended.
+    pub fn wake(&mut self) {
+        let opened = open_journal(&self.directory).and_then(|(_, records)| Index::of(&self.path(), &records));
+        match opened {
+            Ok(index) => self.index = Some(index),
             // A full disk: the journal is enough to run on, and to make it again from.
             Err(error) => warn!(%error, "spool generation has no index for now"),
         }
-        Ok(generation)
+    }
+
+    /// Closes its sled until it is needed again.
+    pub fn rest(&mut self) {
+        self.index = None;
+    }
+
+    /// Whether its sled is open.
+    #[must_use]
+    pub fn is_awake(&self) -> bool {
+        self.index.is_some()
     }
 
     /// Appends a frame; it is durable when this returns.

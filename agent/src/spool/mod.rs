@@ -153,8 +153,9 @@ impl Spool {
         };
         // The last run's open generation goes on: an agent that is started again and again must not
         // leave a generation each time.
-        if spool.generations.is_empty() {
-            spool.rotate()?;
+        match spool.generations.back_mut() {
+            Some((_, open)) => open.wake(),
+            None => spool.rotate()?,
         }
         // A full disk must not keep the agent from starting.
         if let Err(error) = spool.notes.write(directory) {
@@ -231,12 +232,15 @@ impl Spool {
                 break;
             }
         }
-        // What is behind the last frame read may have more frames before it.
-        let known_to =
-            if frames.len() < count { Seq::MAX } else { frames.last_key_value().map_or(0, |(seq, _)| *seq) };
+        self.rest_all_but(|generation| {
+            generation
+                .ranges()
+                .get(&epoch)
+                .is_some_and(|range| range.from < from.saturating_add(count as u64) && range.to > from)
+        });
+        // Frames alone decide how far is read: a gap that is known at once must not pass those before it.
         let gaps = self.notes.gaps.iter().filter(|gap| gap.epoch == epoch && gap.to > from);
-        let mut items: BTreeMap<Seq, Item> =
-            gaps.filter(|gap| gap.from <= known_to).map(|gap| (gap.from, Item::Gap(gap.clone()))).collect();
+        let mut items: BTreeMap<Seq, Item> = gaps.map(|gap| (gap.from, Item::Gap(gap.clone()))).collect();
         items.extend(frames.into_iter().map(|(seq, bytes)| (seq, Item::Frame(seq, bytes))));
         Ok(items.into_values().take(count).collect())
     }
@@ -249,12 +253,31 @@ impl Spool {
         if let Some((_, bytes)) = self.schema.as_ref().filter(|(known, _)| *known == id) {
             return Ok(Some(bytes.clone()));
         }
-        for (_, generation) in self.generations.iter_mut().rev() {
-            if let Some(bytes) = generation.schema(id)? {
-                return Ok(Some(bytes));
+        // Each generation has what its frames use: one that was just read answers without being opened.
+        let holds = |awake: bool| {
+            move |generation: &&mut (u64, Generation)| {
+                generation.1.has_schema(id) && generation.1.is_awake() == awake
+            }
+        };
+        for awake in [true, false] {
+            if let Some((_, generation)) = self.generations.iter_mut().rev().find(holds(awake)) {
+                return generation.schema(id);
             }
         }
         Ok(None)
+    }
+
+    /// Generations whose sled is open.
+    #[must_use]
+    pub fn awake(&self) -> usize {
+        self.generations.iter().filter(|(_, generation)| generation.is_awake()).count()
+    }
+
+    /// Closes every sled but the newest one's and those to be kept.
+    fn rest_all_but(&mut self, keep: impl Fn(&Generation) -> bool) {
+        let sealed = self.generations.len().saturating_sub(1);
+        let others = self.generations.iter_mut().take(sealed).filter(|(_, generation)| !keep(generation));
+        others.for_each(|(_, generation)| generation.rest());
     }
 
     /// Frames of an epoch below `next` are on the aggregator's disk: what is all of that is dropped.
@@ -340,8 +363,10 @@ impl Spool {
 
     fn rotate(&mut self) -> Result<(), SpoolError> {
         let number = self.generations.back().map_or(0, |(number, _)| number + 1);
-        let open = Generation::open(&path_of(&self.config.directory, number))?;
+        let mut open = Generation::open(&path_of(&self.config.directory, number))?;
+        open.wake();
         self.generations.push_back((number, open));
+        self.rest_all_but(|_| false);
         self.opened = clock::uptime();
         Ok(())
     }

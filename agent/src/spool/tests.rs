@@ -201,7 +201,7 @@ fn a_gap_is_never_given_before_the_frames_in_front_of_it() {
     let mut spool = open(dir.path());
     let epoch = spool.epoch();
     for seq in 0..8 {
-        spool.append(seq, None, &[7; 400]).unwrap();
+        spool.append(seq, None, &[7; 500]).unwrap();
     }
     spool.notes.give_up(epoch, Range { from: 8, to: 9 });
     let mut at = 0;
@@ -229,4 +229,25 @@ fn damaged_notes_are_set_aside_and_those_of_a_later_version_refused() {
     std::fs::write(&path, b"{\"version\":2,\"lost\":0,\"gaps\":[]}").unwrap();
     let error = Spool::open(&config(dir.path()), UnixMicros(1)).err().unwrap();
     assert!(error.to_string().contains("upgrade it"), "{error}");
+}
+
+#[test]
+fn however_many_generations_an_outage_leaves_few_are_open_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = open(dir.path());
+    let epoch = spool.epoch();
+    for seq in 0..60 {
+        spool.append(seq, Some((SchemaId(7), b"schema")), &[7; 400]).unwrap();
+    }
+    assert!(spool.generations.len() >= 15);
+    assert_eq!(spool.awake(), 1, "only the newest is open while nobody reads");
+    let mut at = 0;
+    while let Some(Item::Frame(seq, _)) = spool.read(epoch, at, 2).unwrap().pop() {
+        assert_eq!(spool.schema(SchemaId(7)).unwrap().unwrap(), b"schema");
+        assert!(spool.awake() <= 3, "{} sleds are open", spool.awake());
+        at = seq + 1;
+    }
+    assert_eq!(at, 60);
+    drop(spool);
+    assert_eq!(open(dir.path()).awake(), 1);
 }
