@@ -75,7 +75,7 @@ pub const METRICS: &[Metric] = &[
     counter(
         "agent_cpu_seconds_total",
         HUNDREDTH,
-        "CPU time of the agent, sampler child included, in seconds.",
+        "CPU time of the agent, sampler child excluded, in seconds.",
     ),
     counter("agent_ticks_dropped_total", WHOLE, "Ticks that were dropped because the frame stage was slow."),
     gauge("spool_bytes", WHOLE, "Size of the local spool, in bytes."),
