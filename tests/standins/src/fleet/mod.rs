@@ -14,6 +14,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use diarwatch_shared::backoff::unit;
+use diarwatch_shared::clock;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
@@ -196,13 +198,20 @@ fn binaries() -> Result<PathBuf, FleetError> {
     Ok(folder)
 }
 
+/// Ports that the system gives to nobody by itself (its own range begins at 32768): one that is free
+/// now is still free when a worker is started again.
+const PORT_MIN: u16 = 20_000;
+const PORTS: u16 = 12_000;
+/// Draws for one free port.
+const DRAWS_MAX: u64 = 100;
+
 impl Ports {
     /// Seven ports from `first` on, or any that are free.
     fn choose(first: Option<u16>) -> Result<Self, FleetError> {
-        let mut next = first;
+        let (mut next, mut drawn) = (first, Vec::new());
         let mut address = || -> Result<SocketAddr, FleetError> {
-            let port = next.unwrap_or(0);
-            next = next.map(|port| port.saturating_add(1));
+            let Some(port) = next else { return any_free(&mut drawn) };
+            next = Some(port.saturating_add(1));
             free(port)
         };
         Ok(Self {
@@ -218,10 +227,25 @@ impl Ports {
 
 /// A port that is free for TCP and UDP now.
 fn free(port: u16) -> Result<SocketAddr, FleetError> {
-    let what = || format!("port {port} of 127.0.0.1 (another demo may still run)");
+    let what = || format!("port {port} of 127.0.0.1 (another demo may still run; try: --port {PORT_MIN})");
     let listener = TcpListener::bind(("127.0.0.1", port)).map_err(|error| FleetError::io(what(), error))?;
     let address = listener.local_addr().map_err(|error| FleetError::io(what(), error))?;
     UdpSocket::bind(address).map_err(|error| FleetError::io(what(), error))?;
+    Ok(address)
+}
+
+/// A free port that was not drawn before.
+fn any_free(drawn: &mut Vec<SocketAddr>) -> Result<SocketAddr, FleetError> {
+    let seed = clock::now().0;
+    let draw = |number: u64| {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to PORTS")]
+        let offset = (unit(seed.wrapping_add(number)) * f64::from(PORTS)) as u16;
+        free(PORT_MIN + offset).ok().filter(|address| !drawn.contains(address))
+    };
+    let found = (0..DRAWS_MAX).find_map(draw);
+    let address =
+        found.ok_or_else(|| FleetError::Failed(String::from("no free port was found on 127.0.0.1")))?;
+    drawn.push(address);
     Ok(address)
 }
 
