@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Parser;
 use diarwatch_shared::daemon;
 use diarwatch_shared::quantity::parse_duration;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::fleet::{Asker, Fleet};
 use crate::say::say;
@@ -40,8 +41,11 @@ pub async fn run(args: Args) -> Result<u8, crate::StandinError> {
         Fleet::start(&args.directory, Some(args.port), args.load).map_err(|error| fail(&error))?;
     introduce(&fleet);
     let asker = fleet.asker();
+    let mut hangup = signal(SignalKind::hangup())?;
     tokio::select! {
         signal = daemon::stop_signal() => drop(signal?),
+        // The terminal was closed.
+        _ = hangup.recv() => {}
         () = report(&asker) => {}
         ended = watch(&mut fleet) => return Err(fail(&ended).into()),
     }

@@ -36,11 +36,15 @@ struct Figures {
     restart_ms: u64,
     alert_ms: u64,
     resolved: u64,
+    /// Frames that the agent gave up before they had a number.
+    given_up: u64,
+    /// Frames that were stored while the link was cut; one may have been on its way.
+    through_the_cut: u64,
 }
 
 impl Figures {
     fn lost(&self) -> u64 {
-        self.frames_emitted.saturating_sub(self.frames_stored)
+        self.frames_emitted.saturating_sub(self.frames_stored) + self.given_up
     }
 
     fn line(&self) -> String {
@@ -70,6 +74,7 @@ impl Figures {
         check(self.restart_ms > 0, "the killed worker was not restarted");
         check(self.alert_ms > 0, "no alert reached the channel");
         check(self.resolved == 1, "no recovery reached the channel");
+        check(self.through_the_cut <= 1, "frames were stored while the link was cut: it was not cut");
         faults
     }
 }
@@ -80,21 +85,19 @@ impl Figures {
 /// When the fleet does not start or does not end.
 pub async fn run(args: Args) -> Result<u8, crate::StandinError> {
     let temporary = tempfile::tempdir()?;
-    let directory = args.directory.unwrap_or_else(|| temporary.path().to_owned());
+    let directory = args.directory.clone().unwrap_or_else(|| temporary.path().to_owned());
     let fail = |error: &dyn std::fmt::Display| std::io::Error::other(format!("smoke: {error}"));
     let mut fleet = Fleet::start(&directory, None, LOAD).map_err(|error| fail(&error))?;
-    let started = clock::uptime();
-    let measured = scenario(&mut fleet, started).await;
-    if measured.is_err() {
-        say(&format!("files of this run: {}", directory.display()));
-        show_logs(&directory);
-    }
+    let mut figures = Figures::default();
+    let ended = scenario(&mut fleet, clock::uptime(), &mut figures).await;
     fleet.stop().await;
-    let figures = measured.map_err(|error| fail(&error))?;
-    let faults = figures.faults();
+    let mut faults: Vec<String> = ended.err().into_iter().collect();
+    faults.extend(figures.faults().into_iter().map(str::to_owned));
     faults.iter().for_each(|fault| say(&format!("smoke failed: {fault}")));
     if !faults.is_empty() {
         show_logs(&directory);
+        say(&format!("files of this run: {}", directory.display()));
+        drop(temporary.keep());
     }
     say(&figures.line());
     // The line leaves before the process does.
@@ -102,9 +105,8 @@ pub async fn run(args: Args) -> Result<u8, crate::StandinError> {
     Ok(u8::from(!faults.is_empty()))
 }
 
-async fn scenario(fleet: &mut Fleet, started: Duration) -> Result<Figures, String> {
+async fn scenario(fleet: &mut Fleet, started: Duration, figures: &mut Figures) -> Result<(), String> {
     let asker = fleet.asker();
-    let mut figures = Figures::default();
     let ready = until("both workers are ready", Duration::from_secs(30), async || {
         let workers = asker.workers().await;
         (workers.len() == 2 && workers.iter().all(|worker| worker.ready)).then_some(workers)
@@ -137,7 +139,10 @@ async fn scenario(fleet: &mut Fleet, started: Duration) -> Result<Figures, Strin
     if !asker.cable(true).await {
         return Err("the link cannot be cut".into());
     }
+    let before = stored(&asker.fleet().await.unwrap_or_default()).unwrap_or(0);
     sleep(CUT).await;
+    figures.through_the_cut =
+        stored(&asker.fleet().await.unwrap_or_default()).unwrap_or(u64::MAX).saturating_sub(before);
     if !asker.cable(false).await {
         return Err("the link cannot be restored".into());
     }
@@ -147,6 +152,8 @@ async fn scenario(fleet: &mut Fleet, started: Duration) -> Result<Figures, Strin
         (number("/spool/frames_acked")? + 1 >= number("/frames_emitted")?).then_some(())
     })
     .await?;
+    let given_up = asker.status().await.and_then(|status| status.pointer("/spool/frames_lost")?.as_u64());
+    figures.given_up = given_up.ok_or("the agent does not say how many frames it gave up")?;
     let log = fleet.stop_agent().await.map_err(|error| error.to_string())?;
     figures.seconds = clock::uptime().saturating_sub(started).as_secs();
     figures.frames_emitted = emitted(&log).ok_or("the agent did not say how many frames it emitted")?;
@@ -156,7 +163,7 @@ async fn scenario(fleet: &mut Fleet, started: Duration) -> Result<Figures, Strin
     // A shortfall is a figure, not an error: it is in the line.
     drop(all.await);
     figures.frames_stored = stored(&asker.fleet().await.unwrap_or_default()).unwrap_or(0);
-    Ok(figures)
+    Ok(())
 }
 
 /// Asks until there is an answer.
@@ -232,6 +239,7 @@ mod tests {
             restart_ms: 900,
             alert_ms: 150,
             resolved: 1,
+            ..Figures::default()
         }
     }
 
@@ -245,6 +253,8 @@ mod tests {
             Figures { restart_ms: 0, ..good() },
             Figures { alert_ms: 0, ..good() },
             Figures { resolved: 0, ..good() },
+            Figures { given_up: 1, ..good() },
+            Figures { through_the_cut: 2, ..good() },
             Figures { frames_emitted: 0, frames_stored: 0, seconds: 0, ..good() },
         ];
         for figures in faulty {

@@ -12,6 +12,8 @@ use super::{FleetError, Ports, WEBHOOK_PATH, spawn};
 pub(super) const NODE: &str = "gpu-01";
 /// The requirements' rules (10.1.3), as an operator would bring them.
 const RULES: &str = include_str!("../../../rules/alerting-rules.yaml");
+/// Stands in a directory that a demo may clear.
+const MARK: &str = ".diarwatch-demo";
 const SCENARIO: &str = "# The GPU of the demo: rewrite a value and the page follows.\ngpus = 1\n";
 
 /// Where the files are.
@@ -29,14 +31,20 @@ impl Files {
         binaries: &Path,
         load: Duration,
     ) -> Result<Self, FleetError> {
-        if directory.join("pki").exists() {
+        let fail = |error| FleetError::io(directory.display().to_string(), error);
+        std::fs::create_dir_all(directory).map_err(fail)?;
+        let mark = directory.join(MARK);
+        if mark.exists() {
             // What an earlier demo left; nothing else is ever removed.
             for old in ["pki", "spool", "store", "nvml"] {
                 drop(std::fs::remove_dir_all(directory.join(old)));
             }
+        } else if std::fs::read_dir(directory).map_err(fail)?.next().is_some() {
+            let text =
+                format!("{} is not empty and not a demo's; name another --directory", directory.display());
+            return Err(FleetError::Failed(text));
         }
-        std::fs::create_dir_all(directory)
-            .map_err(|error| FleetError::io(directory.display().to_string(), error))?;
+        std::fs::write(&mark, "files of a diarwatch demo, made anew at each start\n").map_err(fail)?;
         let directory = directory
             .canonicalize()
             .map_err(|error| FleetError::io(directory.display().to_string(), error))?;

@@ -79,7 +79,7 @@ pub struct Fleet {
     /// The operator's command of this build.
     pub command: PathBuf,
     agent: Child,
-    others: Vec<Child>,
+    others: Vec<(&'static str, Child)>,
 }
 
 impl Fleet {
@@ -105,16 +105,12 @@ impl Fleet {
             &on(ports.cable_control),
         ];
         let mut others = vec![
-            files.spawn(&standins, "slack", &slack, &[])?,
-            files.spawn(&standins, "link", &cable.map(str::to_owned), &[])?,
+            ("slack", files.spawn(&standins, "slack", &slack, &[])?),
+            ("link", files.spawn(&standins, "link", &cable.map(str::to_owned), &[])?),
         ];
         let run = |config: &Path| ["run".to_owned(), "--config".to_owned(), config.display().to_string()];
-        others.push(files.spawn(
-            &binaries.join("diarwatch-aggregator"),
-            "aggregator",
-            &run(&files.aggregator),
-            &[],
-        )?);
+        let aggregator = binaries.join("diarwatch-aggregator");
+        others.push(("aggregator", files.spawn(&aggregator, "aggregator", &run(&files.aggregator), &[])?));
         let mut environment = Vec::new();
         if simulated {
             environment = files.put_fake_nvml_in_place(&binaries)?;
@@ -137,12 +133,13 @@ impl Fleet {
         Asker::new(self.ports, self.directory.join("agent.sock"))
     }
 
-    /// The process of a name, if it has ended by itself.
+    /// What to say of a process that has ended by itself, if one has.
     pub fn ended(&mut self) -> Option<String> {
-        let all = std::iter::once(&mut self.agent).chain(&mut self.others);
-        let ended = all.filter_map(|child| child.try_wait().ok().flatten()).next();
-        ended.map(|status| {
-            format!("a process ended by itself: {status}; see the logs in {}", self.directory.display())
+        let others = self.others.iter_mut().map(|(name, child)| (*name, child));
+        let all = std::iter::once(("agent", &mut self.agent)).chain(others);
+        let ended = all.filter_map(|(name, child)| Some((name, child.try_wait().ok()??))).next();
+        ended.map(|(name, status)| {
+            format!("{name} ended by itself: {status}; see {}/{name}.log", self.directory.display())
         })
     }
 
@@ -160,7 +157,7 @@ impl Fleet {
     pub async fn stop(mut self) {
         // What does not end by itself is killed when it is dropped.
         drop(stop(&mut self.agent).await);
-        for child in self.others.iter_mut().rev() {
+        for (_, child) in self.others.iter_mut().rev() {
             drop(stop(child).await);
         }
     }
