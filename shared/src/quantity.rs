@@ -32,6 +32,9 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         let (number, tail) = split_digits(rest);
         let (unit, tail) = split_letters(tail);
         let number: u64 = number.parse().map_err(|_| not_a_duration(text))?;
+        if unit.is_empty() && !tail.is_empty() {
+            return Err(not_a_duration(text));
+        }
         if unit.is_empty() {
             return Err(format!("duration `{text}` has no unit; write `{text}s` or `{text}ms`"));
         }
@@ -194,6 +197,9 @@ mod tests {
     #[test]
     fn a_bare_number_is_refused_with_what_to_write() {
         assert!(parse_duration("3").unwrap_err().contains("`3s`"));
+        for odd in ["5 minutes", "1.5m"] {
+            assert!(parse_duration(odd).unwrap_err().contains("`1h30m`"), "{odd}");
+        }
         assert!(parse_bytes("64").unwrap_err().contains("`64MiB`"));
     }
 
