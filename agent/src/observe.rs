@@ -36,7 +36,7 @@ enum Question {
 /// answers on, and anything that is no socket, is left alone.
 ///
 /// # Errors
-/// When the directory is not there, another agent answers, or the system refuses.
+/// When the directory cannot be made, another agent answers, or the system refuses.
 pub fn bind(path: &Path) -> io::Result<UnixListener> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_socket() => remove_if_dead(path)?,
@@ -48,6 +48,10 @@ pub fn bind(path: &Path) -> io::Result<UnixListener> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
+    }
+    if let Some(parent) = path.parent() {
+        // Under systemd it is there (RuntimeDirectory=); by hand it need not be.
+        std::fs::create_dir_all(parent)?;
     }
     let listener = UnixListener::bind(path)?;
     // The group may ask, others may not.

@@ -179,6 +179,11 @@ fn a_name_that_does_not_resolve_is_a_state_and_holds_up_no_stop() {
     agent.until("the link is known to be down", |status| {
         status["link"]["problem"].as_str()?.contains("no-such-host.invalid").then_some(())
     });
+    let (began, used) = (clock::uptime(), agent.cpu_seconds());
+    let first = number(&agent.status(), "/frames_emitted");
+    agent.until("frames go on", |status| (number(status, "/frames_emitted") >= first + 4).then_some(()));
+    let share = (agent.cpu_seconds() - used) / clock::uptime().saturating_sub(began).as_secs_f64();
+    assert!(share < 0.25, "the agent uses {share} of a CPU while a name does not resolve");
     assert_eq!(agent.stop().0.code(), Some(0));
 }
 

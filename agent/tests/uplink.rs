@@ -18,7 +18,7 @@ use diarwatch_agent::board::Board;
 use diarwatch_agent::config::SpoolConfig;
 use diarwatch_agent::spool::{Handle, Spool};
 use diarwatch_agent::uplink::{self, Uplink};
-use diarwatch_shared::clock::UnixMicros;
+use diarwatch_shared::clock::{self, UnixMicros};
 use diarwatch_shared::event::{Event, What};
 use diarwatch_shared::frame::{self, Body, Group};
 use diarwatch_shared::identity::Identity;
@@ -159,6 +159,24 @@ async fn what_waited_and_what_comes_arrive_whole_and_once() {
 }
 
 #[tokio::test]
+async fn what_the_aggregator_has_is_learnt_when_it_is_greeted_and_not_sent_again() {
+    let node = Node::new();
+    let mut run = Run::start(&node);
+    run.append("m", 100).await;
+    let aggregator = Aggregator::start(&node.path(""), "aggregator");
+    aggregator.without_acks();
+    let link = run.connect(&node, &at(&aggregator));
+    arrives(&aggregator, run.epoch, 100).await;
+    assert_eq!(run.unacked().await, 100);
+    link.abort();
+    let link = run.connect(&node, &at(&aggregator));
+    run.all_acked().await;
+    assert_eq!(run.board.read(|board| board.spool.frames_acked), 100);
+    assert_eq!(aggregator.read(|seen| (seen.connections, seen.again)), (2, 0));
+    link.abort();
+}
+
+#[tokio::test]
 async fn a_link_that_comes_back_finds_the_schema_though_the_generation_that_brought_it_is_gone() {
     let node = Node::new();
     let mut run = Run::start(&node);
@@ -259,6 +277,20 @@ async fn a_hole_in_the_spool_is_told_of_as_a_gap() {
 }
 
 #[tokio::test]
+async fn a_run_of_which_nothing_is_left_is_told_of_as_a_gap() {
+    let node = Node::new();
+    let mut run = Run::start(&node);
+    run.next.send_replace(10);
+    let aggregator = Aggregator::start(&node.path(""), "aggregator");
+    let link = run.connect(&node, &at(&aggregator));
+    arrives(&aggregator, run.epoch, 10).await;
+    run.append("m", 3).await;
+    run.all_acked().await;
+    assert_eq!(aggregator.read(|seen| seen.gaps.len()), 1);
+    link.abort();
+}
+
+#[tokio::test]
 async fn the_next_endpoint_is_tried_when_one_is_not_the_aggregator_it_says_to_be() {
     let node = Node::new();
     let mut run = Run::start(&node);
@@ -276,6 +308,20 @@ async fn the_next_endpoint_is_tried_when_one_is_not_the_aggregator_it_says_to_be
     let link = run.connect(&node, &[at(&stranger), at(&aggregator)].concat());
     arrives(&aggregator, run.epoch, 1).await;
     assert_eq!(run.problem(), None);
+    link.abort();
+}
+
+#[tokio::test]
+async fn a_link_that_fails_at_once_is_no_busy_loop() {
+    let node = Node::new();
+    let run = Run::start(&node);
+    let stranger = Aggregator::start(&node.path(""), "stranger");
+    let began = clock::uptime();
+    let link = run.connect(&node, &at(&stranger));
+    eventually("three tries", async || stranger.read(|seen| (seen.attempts >= 3).then_some(()))).await;
+    // Half a second at least before the second, twice that before the third.
+    let took = clock::uptime().saturating_sub(began);
+    assert!(took >= Duration::from_millis(1_500), "{took:?}");
     link.abort();
 }
 

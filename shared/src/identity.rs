@@ -5,12 +5,16 @@
 //! `NODE.node.diarwatch.internal`, the aggregator's [`AGGREGATOR_NAME`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
+use crate::clock::UnixMicros;
 use crate::node::NodeId;
 use crate::wire::ALPN;
 
@@ -31,6 +35,9 @@ pub enum IdentityError {
     /// The key file holds no key.
     #[error("private key is not readable as PEM: {0}")]
     Key(String),
+    /// The certificate is of another CA, is not valid now, or is for the other side.
+    #[error("certificate cannot be used here: {0}")]
+    Refused(String),
     /// Certificate and key do not fit, or the CA cannot be used.
     #[error("identity cannot be used: {0}")]
     Unfit(String),
@@ -66,6 +73,35 @@ impl Identity {
     /// When the certificate is not a node's.
     pub fn node(&self) -> Result<NodeId, IdentityError> {
         self.chain.first().ok_or(IdentityError::NoNode).and_then(node_of)
+    }
+
+    /// Refuses at the start what the aggregator would refuse at `now`: a node's certificate that the CA
+    /// did not sign, that has expired, or that is not a node's.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn check_node(&self, now: UnixMicros) -> Result<(), IdentityError> {
+        self.node()?;
+        let roots = Arc::new(roots(&self.ca)?);
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(roots, provider()).build().map_err(unfit)?;
+        let (leaf, chain) = self.chain.split_first().ok_or(IdentityError::NoNode)?;
+        verifier.verify_client_cert(leaf, chain, unix(now)).map(drop).map_err(|error| refused(&error))
+    }
+
+    /// Refuses at the start what every agent would refuse at `now`: a certificate that the CA did not
+    /// sign, that has expired, or that is not the aggregator's.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn check_aggregator(&self, now: UnixMicros) -> Result<(), IdentityError> {
+        let roots = Arc::new(roots(&self.ca)?);
+        let verifier =
+            WebPkiServerVerifier::builder_with_provider(roots, provider()).build().map_err(unfit)?;
+        let (leaf, chain) = self.chain.split_first().ok_or(IdentityError::NoNode)?;
+        let name = ServerName::try_from(AGGREGATOR_NAME).map_err(unfit)?;
+        let verified = verifier.verify_server_cert(leaf, chain, &name, &[], unix(now));
+        verified.map(drop).map_err(|error| refused(&error))
     }
 
     /// The client side, for the agent.
@@ -134,6 +170,14 @@ fn roots(ca: &[CertificateDer<'static>]) -> Result<RootCertStore, IdentityError>
         roots.add(certificate.clone()).map_err(unfit)?;
     }
     Ok(roots)
+}
+
+fn unix(now: UnixMicros) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_micros(now.0))
+}
+
+fn refused(error: &rustls::Error) -> IdentityError {
+    IdentityError::Refused(error.to_string())
 }
 
 fn unfit(error: impl std::fmt::Display) -> IdentityError {

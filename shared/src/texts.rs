@@ -108,8 +108,9 @@ texts! {
     SimulatedExplained: "このノードのGPU値は模擬NVMLによるものです", "GPU values of this node come from a fake NVML";
     Firing: "発生", "Firing";
     Resolved: "復旧", "Resolved";
-    AutoRestart: "自動再起動", "restarted automatically";
+    AutoRestart: "自動再起動", "automatic restart";
     Recovered: "復旧完了", "Recovered";
+    SentAgain: "再送", "sent again";
     HealthCheckFailed: "ヘルスチェック失敗", "Health check failed";
     NoDriver: "NVIDIAドライバなし", "No NVIDIA driver";
     DriverUnresponsive: "GPUドライバ応答なし", "GPU driver does not answer";

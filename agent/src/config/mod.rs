@@ -1,8 +1,11 @@
-//! `/etc/diarwatch/agent.toml` to a checked [`Config`]; every fault with path, line and column.
+//! `/etc/diarwatch/agent.toml` to a checked [`Config`]; a fault of form with line and column, one of
+//! value with its key.
 //!
-//! Refused at start (exit 78): a configuration that cannot be read, and a certificate, key or CA
-//! that is missing or does not fit. Not refused, but a state that `diarwatch status` shows and that
-//! mends itself: no NVIDIA driver, an aggregator that does not answer, a worker that does not start.
+//! Refused at start (exit 78): a configuration that cannot be read, a value that cannot work, a worker
+//! whose program is not there, and a certificate, key or CA that is missing, does not fit or has
+//! expired. Refused for now (exit 75): a spool or socket that cannot be opened. Not refused, but a
+//! state that `diarwatch status` shows and that mends itself: no NVIDIA driver, an aggregator that
+//! does not answer, a worker that ends.
 
 pub mod worker;
 

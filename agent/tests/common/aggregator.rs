@@ -31,6 +31,8 @@ pub struct Seen {
     /// Sealed frames by place.
     pub frames: BTreeMap<(Epoch, Seq), Vec<u8>>,
     pub gaps: Vec<Gap>,
+    /// Connections that were begun, and those that stood.
+    pub attempts: usize,
     pub connections: usize,
     /// Streams of frames, over all connections.
     pub streams: usize,
@@ -38,6 +40,8 @@ pub struct Seen {
     pub again: usize,
     /// What was wrong with what came.
     pub faults: Vec<String>,
+    /// Whether it keeps its acks to itself, as one that is cut off right before them.
+    pub silent: bool,
 }
 
 impl Seen {
@@ -79,6 +83,11 @@ impl Aggregator {
         read(&self.seen.lock().unwrap())
     }
 
+    /// Says what it has only when it is greeted.
+    pub fn without_acks(&self) {
+        self.seen.lock().unwrap().silent = true;
+    }
+
     /// Ends every connection with these words.
     pub fn cut(&self, words: &str) {
         self.endpoint.close(VarInt::from_u32(1), words.as_bytes());
@@ -92,6 +101,7 @@ impl Aggregator {
     async fn serve(self) {
         while let Some(incoming) = self.endpoint.accept().await {
             let this = self.clone();
+            this.seen.lock().unwrap().attempts += 1;
             tokio::spawn(async move {
                 if let Ok(connection) = incoming.await {
                     this.seen.lock().unwrap().connections += 1;
@@ -126,7 +136,9 @@ impl Aggregator {
                 }
                 Some(epoch) = acks.recv() => {
                     let durable = vec![Durable { epoch, next: self.read(|seen| seen.next(epoch)) }];
-                    tell(&mut say, &FromAggregator::Ack { durable }).await?;
+                    if !self.read(|seen| seen.silent) {
+                        tell(&mut say, &FromAggregator::Ack { durable }).await?;
+                    }
                 }
             }
         }

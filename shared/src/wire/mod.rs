@@ -2,7 +2,9 @@
 //! ALPN; the golden bytes of each stay in its tests for ever.
 //!
 //! Streams of one connection: a bidirectional control stream ([`control`]), one long
-//! unidirectional stream for live frames and one for the backlog. All carry [`record`]s.
+//! unidirectional stream for live frames and one for the backlog. All carry [`record`]s. The live
+//! stream is the first unidirectional one that the agent opens: what comes on others is history, and
+//! no alert fires from it.
 
 pub mod control;
 pub mod record;

@@ -172,10 +172,13 @@ impl Source {
     async fn take(&mut self, message: Message) {
         match message {
             Message::Found { driver, simulated, gpus } => {
-                info!(driver, simulated, gpus = gpus.len(), "GPU driver answers");
+                info!(driver, simulated, gpus = gpus.len(), "NVML is loaded");
                 self.board.update(|board| board.gpus_found(simulated, &gpus));
                 self.series = Some(Series::new(&driver, simulated, &gpus));
-                self.enter(DriverState::Up { version: driver }).await;
+                // One that did not answer has to give values first.
+                if !matches!(self.state, DriverState::Unresponsive { .. }) {
+                    self.enter(DriverState::Up { version: driver }).await;
+                }
             }
             Message::Tick { tier, at_us, gpus } => self.tick(tier, at_us, gpus).await,
             Message::Stuck { function, gpu } => self.unresponsive(function, gpu).await,
@@ -185,7 +188,7 @@ impl Source {
 
     async fn tick(&mut self, tier: u8, at_us: u64, gpus: Vec<Vec<message::Value>>) {
         let Some(series) = &self.series else { return };
-        if matches!(self.state, DriverState::Unresponsive { .. }) {
+        if tier == FAST && matches!(self.state, DriverState::Unresponsive { .. }) {
             let version = series.driver.clone();
             self.enter(DriverState::Up { version }).await;
         }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::FAST;
 use super::message::Message;
 
 /// A child that says nothing for this long, beyond its own interval, has a driver that does not answer.
@@ -33,13 +34,13 @@ impl Silence {
         Self { heard: now, silence_max: SILENCE_MAX.saturating_add(interval) }
     }
 
-    /// It said something; that a call is stuck is no sign of life of the driver. A driver that gives
-    /// values again is not `wedged` any more.
+    /// It said something; that a call is stuck is no sign of life of the driver. A driver is not `wedged`
+    /// any more when it gives the values of the fast tier, which are read last: others it may still give.
     pub(super) fn broken_by(&mut self, message: &Message, now: Duration, wedged: &mut bool) {
         if !matches!(message, Message::Stuck { .. }) {
             self.heard = now;
         }
-        if matches!(message, Message::Tick { .. }) {
+        if matches!(message, Message::Tick { tier: FAST, .. }) {
             *wedged = false;
         }
     }
@@ -69,46 +70,47 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const FAST: Duration = Duration::from_millis(100);
+    const INTERVAL: Duration = Duration::from_millis(100);
 
-    fn tick() -> Message {
-        Message::Tick { tier: 0, at_us: 0, gpus: Vec::new() }
+    fn tick(tier: u8) -> Message {
+        Message::Tick { tier, at_us: 0, gpus: Vec::new() }
     }
 
     #[test]
     fn a_child_that_ticks_rarely_is_not_silent_between_its_ticks() {
-        assert_eq!(Silence::since(Duration::ZERO, FAST).verdict(3 * SECOND, false), Verdict::Silent);
+        assert_eq!(Silence::since(Duration::ZERO, INTERVAL).verdict(3 * SECOND, false), Verdict::Silent);
         assert_eq!(Silence::since(Duration::ZERO, 5 * SECOND).verdict(6 * SECOND, false), Verdict::Answers);
         assert_eq!(Silence::since(Duration::ZERO, 60 * SECOND).verdict(61 * SECOND, false), Verdict::Answers);
     }
 
     #[test]
     fn a_stuck_call_is_no_sign_of_life() {
-        let mut silence = Silence::since(Duration::ZERO, FAST);
+        let mut silence = Silence::since(Duration::ZERO, INTERVAL);
         let stuck = Message::Stuck { function: "nvmlInit_v2".into(), gpu: None };
         silence.broken_by(&stuck, 3 * SECOND, &mut false);
         assert_eq!(silence.verdict(3 * SECOND, false), Verdict::Silent);
-        silence.broken_by(&tick(), 3 * SECOND, &mut false);
+        silence.broken_by(&tick(FAST), 3 * SECOND, &mut false);
         assert_eq!(silence.verdict(3 * SECOND, false), Verdict::Answers);
     }
 
     #[test]
     fn a_wedged_driver_gets_one_more_child_until_it_answers_again() {
-        let mut silence = Silence::since(Duration::ZERO, FAST);
+        let mut silence = Silence::since(Duration::ZERO, INTERVAL);
         let mut wedged = false;
         assert_eq!(silence.verdict(31 * SECOND, wedged), Verdict::Wedged);
         wedged = true;
         assert_eq!(silence.verdict(3_600 * SECOND, wedged), Verdict::Silent, "the second one stays");
         silence.broken_by(&Message::Unstuck, 3_600 * SECOND, &mut wedged);
-        assert!(wedged, "one call that came back is not an answer");
-        silence.broken_by(&tick(), 3_600 * SECOND, &mut wedged);
+        silence.broken_by(&tick(super::super::SLOW), 3_600 * SECOND, &mut wedged);
+        assert!(wedged, "a call that came back, and values of another tier, are no answer");
+        silence.broken_by(&tick(FAST), 3_600 * SECOND, &mut wedged);
         assert_eq!(silence.verdict(3_631 * SECOND, wedged), Verdict::Wedged);
     }
 
     #[test]
     fn silence_that_was_noticed_wakes_nobody_again() {
-        let silence = Silence::since(Duration::ZERO, FAST);
-        assert_eq!(silence.due(SECOND), Some(2 * SECOND + FAST));
+        let silence = Silence::since(Duration::ZERO, INTERVAL);
+        assert_eq!(silence.due(SECOND), Some(2 * SECOND + INTERVAL));
         assert_eq!(silence.due(3 * SECOND), None);
     }
 }
