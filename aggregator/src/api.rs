@@ -72,8 +72,10 @@ async fn only_this_host(State(config): State<Arc<Config>>, request: Request, nex
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name =
         host.rsplit_once(':').filter(|(_, port)| port.parse::<u16>().is_ok()).map_or(host, |(name, _)| name);
-    let known = ["localhost", "127.0.0.1", "[::1]"].contains(&name)
-        || config.http.allowed_hosts.iter().any(|host| host == name);
+    let own = ["localhost", "127.0.0.1", "[::1]"].into_iter();
+    let known = own
+        .chain(config.http.allowed_hosts.iter().map(String::as_str))
+        .any(|host| host.eq_ignore_ascii_case(name));
     if !known {
         let text = "this Host is not served here; add it to [http] allowed_hosts\n";
         return (StatusCode::MISDIRECTED_REQUEST, text).into_response();

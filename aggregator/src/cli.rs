@@ -159,7 +159,13 @@ fn check_rules(files: &[PathBuf], json: bool) -> Exit {
     let mut texts = Vec::new();
     for path in files {
         match std::fs::read(path) {
-            Ok(bytes) => texts.push((path.clone(), String::from_utf8_lossy(&bytes).into_owned())),
+            Ok(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => texts.push((path.clone(), text)),
+                Err(error) => {
+                    talk(&format!("error: {}: {}", path.display(), not_utf8(&error)));
+                    return Exit::BadData;
+                }
+            },
             Err(error) => {
                 talk(&format!("error: {}: {error}", path.display()));
                 return Exit::BadData;
@@ -188,4 +194,11 @@ fn made(made: Result<Vec<PathBuf>, pki::PkiError>) -> Exit {
             Exit::BadData
         }
     }
+}
+
+/// Where a file stops being UTF-8, and how to mend it.
+fn not_utf8(error: &std::string::FromUtf8Error) -> String {
+    let good = error.as_bytes().get(..error.utf8_error().valid_up_to()).unwrap_or_default();
+    let line = good.iter().filter(|byte| **byte == b'\n').count() + 1;
+    format!("line {line} is not UTF-8; convert the file, for example with `iconv -f SHIFT_JIS -t UTF-8`")
 }

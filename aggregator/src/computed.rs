@@ -205,6 +205,15 @@ mod tests {
     }
 
     #[test]
+    fn what_a_silent_node_said_last_ends_no_alert() {
+        let mut memory = memory(600, Some(Ok(1.0)));
+        for state in memory.nodes.values_mut() {
+            state.last_arrival = Some(NOW.minus(Duration::from_secs(60)));
+        }
+        assert!(!is_over(&memory, "worker_ready", &[("node", "gpu-01"), ("worker", "w"), ("service", "s")]));
+    }
+
+    #[test]
     fn a_node_that_has_just_come_back_did_not_yet_say_everything() {
         let alert = [("node", "gpu-01"), ("worker", "w"), ("service", "s")];
         assert!(!is_over(&memory(0, None), "worker_ready", &alert));

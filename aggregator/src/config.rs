@@ -1,4 +1,5 @@
-//! `/etc/diarwatch/aggregator.toml` to a checked [`Config`]; every fault with path, line and column.
+//! `/etc/diarwatch/aggregator.toml` to a checked [`Config`]; a fault of form with line and column, one
+//! of value with its key.
 //!
 //! Refused at start (exit 78): a configuration, certificate, key, rules file or webhook file that is
 //! missing or wrong. Not refused, but a state on the page: a node that does not send, a Slack that

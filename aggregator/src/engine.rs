@@ -18,7 +18,7 @@ use crate::alerts::{Change, Phase};
 use crate::computed::{self, Live};
 use crate::config::{NodesConfig, RulesConfig};
 use crate::desk::{Desk, Kept};
-use crate::notify::slack::{Slack, payload};
+use crate::notify::slack::{Marks, Slack, payload};
 use crate::notify::{Outcome, message};
 use crate::rules::{AlertRule, RuleSet};
 use crate::store::{Memory, Store};
@@ -86,21 +86,20 @@ impl Round<'_> {
 /// Carries messages to Slack until the aggregator stops. Without a channel they are counted as dropped.
 pub async fn notify(store: Store, desk: Desk, slack: Option<Slack>, zone: Zone, lang: Lang) {
     loop {
-        let due = desk.read(|kept| kept.outbox.due(clock::now()).cloned()).await;
-        let message = match due {
-            Ok(message) => message,
-            Err(wait) => {
-                // Whichever comes first; a wake-up without work does no harm.
-                drop(timeout(wait.unwrap_or(IDLE), desk.changed()).await);
-                continue;
-            }
-        };
+        let due = desk.read(|kept| kept.outbox.due(clock::now()).map(drop)).await;
+        if let Err(wait) = due {
+            // Whichever comes first; a wake-up without work does no harm.
+            drop(timeout(wait.unwrap_or(IDLE), desk.changed()).await);
+            continue;
+        }
+        let Some(message) = desk.change(|kept| (true, kept.outbox.begin())).await else { continue };
         let outcome = match &slack {
             Some(slack) => {
                 let payload = store.read(|memory| {
                     let action = message::action(&message.alert, &memory.events, lang);
                     let simulated = computed::simulated(memory, message.alert.label("node"));
-                    payload(&message.alert, action.as_deref(), simulated, &zone, lang)
+                    let marks = Marks { simulated, repeated: message.repeated };
+                    payload(&message.alert, action.as_deref(), marks, &zone, lang)
                 });
                 slack.send(&payload).await
             }
@@ -108,7 +107,9 @@ pub async fn notify(store: Store, desk: Desk, slack: Option<Slack>, zone: Zone, 
         };
         match &outcome {
             Outcome::Accepted => {}
-            Outcome::Later { reason, .. } => warn!(reason, "message is tried again"),
+            Outcome::Later { reason, .. } | Outcome::Unknown { reason } => {
+                warn!(reason, "message is tried again");
+            }
             Outcome::Never { reason } => {
                 error!(reason, alertname = message.alert.label("alertname"), "message is given up");
             }

@@ -42,7 +42,7 @@ use store::{Store, StoreError};
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A file that the configuration names cannot be read.
-    #[error("{key} = {path}: {source}")]
+    #[error("{key} = {path}: {source}; {hint}")]
     Read {
         /// The key of the configuration.
         key: &'static str,
@@ -50,6 +50,8 @@ pub enum StartError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+        /// What to do.
+        hint: &'static str,
     },
     /// The identity cannot be used.
     #[error("[identity] {0}; make one with `diarwatch-aggregator pki init`")]
@@ -57,6 +59,16 @@ pub enum StartError {
     /// Rules are wrong.
     #[error("[rules] {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Rules(Vec<RuleFault>),
+    /// A rules file is of another encoding.
+    #[error(
+        "[rules] files = {path}: line {line} is not UTF-8; convert the file, for example with `iconv -f SHIFT_JIS -t UTF-8`"
+    )]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// The first line that is not.
+        line: usize,
+    },
     /// The webhook's address cannot be used.
     #[error("[slack] webhook_url_file = {path}: {why}")]
     Slack {
@@ -87,6 +99,7 @@ pub enum StartError {
 /// # Errors
 /// When it cannot start, or when a stage ended by itself.
 pub async fn run(config: Config) -> Result<(), StartError> {
+    identity(&config.identity)?.check_aggregator(clock::now())?;
     let tls = identity(&config.identity)?.server()?;
     let rules = load_rules(&config.rules.files)?;
     let slack = config.slack.as_ref().map(open_slack).transpose()?;
@@ -156,26 +169,37 @@ fn load_rules(files: &[PathBuf]) -> Result<RuleSet, StartError> {
         groups.extend(rules::load(Path::new(name), text).map_err(StartError::Rules)?);
     }
     for path in files {
-        let text = read("[rules] files", path)?;
-        groups.extend(rules::load(path, &String::from_utf8_lossy(&text)).map_err(StartError::Rules)?);
+        let text = read("[rules] files", path, "put the file there or take it out of the list")?;
+        let text = String::from_utf8(text).map_err(|error| StartError::NotUtf8 {
+            path: path.clone(),
+            line: error
+                .as_bytes()
+                .iter()
+                .take(error.utf8_error().valid_up_to())
+                .filter(|byte| **byte == b'\n')
+                .count()
+                + 1,
+        })?;
+        groups.extend(rules::load(path, &text).map_err(StartError::Rules)?);
     }
     Ok(RuleSet::new(groups))
 }
 
 fn open_slack(config: &SlackConfig) -> Result<Slack, StartError> {
     let path = &config.webhook_url_file;
-    let text = read("[slack] webhook_url_file", path)?;
+    let text = read("[slack] webhook_url_file", path, "write the webhook's address into it")?;
     Slack::new(&String::from_utf8_lossy(&text)).map_err(|why| StartError::Slack { path: path.clone(), why })
 }
 
 fn identity(config: &IdentityConfig) -> Result<Identity, StartError> {
-    let (ca, certificate) =
-        (read("[identity] ca", &config.ca)?, read("[identity] certificate", &config.certificate)?);
+    let read = |key, path: &Path| read(key, path, "make one with `diarwatch-aggregator pki init`");
+    let ca = read("[identity] ca", &config.ca)?;
+    let certificate = read("[identity] certificate", &config.certificate)?;
     Ok(Identity::from_pem(&ca, &certificate, &read("[identity] key", &config.key)?)?)
 }
 
-fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, StartError> {
-    std::fs::read(path).map_err(|source| StartError::Read { key, path: path.to_owned(), source })
+fn read(key: &'static str, path: &Path, hint: &'static str) -> Result<Vec<u8>, StartError> {
+    std::fs::read(path).map_err(|source| StartError::Read { key, path: path.to_owned(), source, hint })
 }
 
 #[cfg(test)]

@@ -34,6 +34,9 @@ pub enum PkiError {
     /// A node's files are there already.
     #[error("{0} exists already; move it away if the node is to get a new certificate")]
     NodeExists(PathBuf),
+    /// A node was named twice; nothing was made.
+    #[error("a node is named twice; name each once")]
+    Twice,
     /// The system refused.
     #[error("{path}: {source}")]
     Io {
@@ -52,6 +55,10 @@ pub enum PkiError {
 /// # Errors
 /// When a file exists already or cannot be written.
 pub fn init(directory: &Path, nodes: &[NodeId], now: UnixMicros) -> Result<Vec<PathBuf>, PkiError> {
+    let distinct: std::collections::BTreeSet<&NodeId> = nodes.iter().collect();
+    if distinct.len() < nodes.len() {
+        return Err(PkiError::Twice);
+    }
     let ca_path = directory.join("ca.pem");
     if ca_path.exists() || directory.join("ca.key").exists() {
         return Err(PkiError::Exists(ca_path));
@@ -185,8 +192,27 @@ mod tests {
         assert_eq!(identity(dir.path(), "gpu-01").node().unwrap(), first);
         assert!(identity(dir.path(), "aggregator").node().is_err(), "the aggregator is no node");
         assert!(identity(dir.path(), "aggregator").server().is_ok());
+        let now = clock::now();
+        assert!(identity(dir.path(), "gpu-01").check_node(now).is_ok());
+        assert!(identity(dir.path(), "aggregator").check_aggregator(now).is_ok());
         let mode = std::fs::metadata(dir.path().join("gpu-01.key")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_the_other_end_would_refuse_is_refused_at_the_start() {
+        let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let nodes = [NodeId::new("gpu-01").unwrap()];
+        let now = clock::now();
+        dirs.iter().for_each(|dir| drop(init(dir.path(), &nodes, now).unwrap()));
+        let [home, abroad] = dirs.each_ref().map(tempfile::TempDir::path);
+        assert!(identity(home, "aggregator").check_node(now).is_err());
+        assert!(identity(home, "gpu-01").check_aggregator(now).is_err());
+        let late = now.plus(DAY * 400);
+        assert!(identity(home, "gpu-01").check_node(late).unwrap_err().to_string().contains("expired"));
+        std::fs::copy(abroad.join("ca.pem"), home.join("ca.pem")).unwrap();
+        assert!(identity(home, "gpu-01").check_node(now).is_err());
+        assert!(identity(home, "aggregator").check_aggregator(now).is_err());
     }
 
     #[test]

@@ -241,7 +241,8 @@ fn workers(memory: &Memory, node: &NodeId, sends: bool, since: i64) -> Vec<Worke
             .map(|(_, ready)| ready > 0.0);
         let started = memory.events.iter().rev().filter(|stored| stored.node == *node);
         let pid = started.filter_map(|stored| match &stored.event.what {
-            What::WorkerStarted { worker, pid } if worker.as_str() == name => Some(*pid),
+            What::WorkerStarted { worker, pid } if worker.as_str() == name => Some(Some(*pid)),
+            What::WorkerExited { worker, .. } if worker.as_str() == name => Some(None),
             _ => None,
         });
         Worker {
@@ -249,7 +250,7 @@ fn workers(memory: &Memory, node: &NodeId, sends: bool, since: i64) -> Vec<Worke
             service: label(facts, "service").to_owned(),
             ready,
             restarts: sends.then_some(restarts),
-            pid: pid.into_iter().next().filter(|_| sends),
+            pid: pid.into_iter().next().flatten().filter(|_| sends),
         }
     };
     known.map(worker).collect()

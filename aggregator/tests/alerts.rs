@@ -136,6 +136,21 @@ async fn an_alert_that_was_told_is_not_told_again_after_a_sigkill() {
 }
 
 #[tokio::test]
+async fn a_message_whose_fate_is_not_known_is_told_again_and_says_so() {
+    let (mut site, slack) = told("").await;
+    slack.hang(600_000, 1).await;
+    let agent = Beating::start(&site, NODE, 7, &[ready("w", Ok(0.0))]).await;
+    let texts = slack.texts_when(1).await;
+    assert!(!texts[0].contains("再送"), "{texts:?}");
+    // Slack has it, and the aggregator ends before the answer comes.
+    drop(agent);
+    site.kill();
+    site.start().await;
+    let texts = slack.texts_when(2).await;
+    assert_eq!(texts[1], format!("[再送] {}", texts[0]));
+}
+
+#[tokio::test]
 async fn a_node_that_stops_sending_resolves_nothing() {
     let (site, slack) = told("").await;
     let agent = Beating::start(&site, NODE, 7, &[ready("w", Ok(0.0))]).await;
@@ -186,9 +201,10 @@ async fn the_backlog_fills_history_and_fires_nothing() {
     let mut backlog = agent.backlog().await;
     let ago = |seconds| clock::now().minus(Duration::from_secs(seconds));
     backlog.send_at(0, ago(4), &[ready("w", Ok(0.0))]).await;
+    agent.acked(1).await;
+    fence(&site, &slack, "fence").await;
     backlog.send_at(1, ago(3), &[ready("w", Ok(1.0))]).await;
     agent.acked(2).await;
-    fence(&site, &slack, "fence").await;
     agent.live.send(2, &[ready("w", Ok(1.0))]).await;
     agent.acked(3).await;
     let history = site.query("min_over_time(worker_ready{worker=\"w\"}[1m])").await;
@@ -248,6 +264,7 @@ async fn an_alert_whose_rule_was_taken_out_is_forgotten_without_a_recovery() {
     let hot: Row = (key("gpu_temperature_celsius", &[("gpu", "0")]), Ok(93.0));
     let agent = Beating::start(&site, NODE, 7, std::slice::from_ref(&hot)).await;
     slack.texts_when(1).await;
+    until_so("that is on disk", async || site.metric("diarwatch_notifications_waiting").await == 0.0).await;
     drop(agent);
     site.kill();
     site.put("mine.yaml", &rule("Heiss"));

@@ -211,7 +211,7 @@ async fn the_query_api_answers_as_prometheus_does() {
     assert_eq!(nothing["data"]["result"], json!([]), "what cannot be read is not 0");
     let deep = format!("{}1{}", "(".repeat(5_000), ")".repeat(5_000));
     let minus = "-".repeat(5_000) + "1";
-    let long = "up + ".repeat(10_000) + "up";
+    let long = "up + ".repeat(3_000) + "up";
     for bad in ["up ==", "", "up[5m]", "topk(3, up)", "nonsense(", "監視", "\0", &deep, &minus, &long] {
         let (status, answer) = ask(bad).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{answer}");

@@ -11,14 +11,16 @@
 
 mod common;
 
-use common::agent::{Agent, connect, ended, frame_of, identity, key, ready, schema_of, seal};
+use common::agent::{
+    Agent, connect, connect_from, ended, frame_of, hear_one, hello, identity, key, ready, schema_of, seal,
+};
 use common::{NEIGHBOUR, NODE, Site, make_pki, until, until_so};
 use diarwatch_shared::clock;
 use diarwatch_shared::identity::provider;
-use diarwatch_shared::limits::FRAME_BYTES_MAX;
+use diarwatch_shared::limits::{FRAME_BYTES_MAX, RUNS_AHEAD_MAX};
 use diarwatch_shared::node::Epoch;
 use diarwatch_shared::schema::{Schema, schema_id};
-use diarwatch_shared::wire::control::Durable;
+use diarwatch_shared::wire::control::{Durable, FromAggregator};
 use diarwatch_shared::wire::record::Kind;
 use diarwatch_shared::wire::{ALPN, Codec};
 use quinn::VarInt;
@@ -272,14 +274,14 @@ async fn a_connection_has_64_schemas_over_all_its_streams() {
     for number in 0..64 {
         backlog.record(Kind::Schema, &schema(number)).await;
     }
-    // The first 64 are fine, the same ones on another stream are no new ones.
-    agent.live.send(0, &[ready("w0", Ok(1.0))]).await;
-    agent.acked(1).await;
     until("they are on disk", async || {
         let kept = std::fs::read_dir(site.path("store/schemas")).unwrap().count();
         (kept == 64).then_some(())
     })
     .await;
+    // A known one is no new one.
+    agent.live.send(0, &[ready("w0", Ok(1.0))]).await;
+    agent.acked(1).await;
     agent.backlog().await.record(Kind::Schema, &schema(64)).await;
     let said = agent.ended().await;
     assert!(said.contains("64 schemas"), "{said}");
@@ -327,6 +329,50 @@ async fn a_new_connection_of_a_node_replaces_the_old_one() {
     assert_eq!(site.metric(&connected).await, 1.0);
     second.connection.close(VarInt::from_u32(0), b"");
     until_so("it is seen as gone", async || site.metric(&connected).await == 0.0).await;
+}
+
+#[tokio::test]
+async fn a_second_host_with_the_certificate_of_a_live_one_is_refused_and_told_why() {
+    let site = Site::running("").await;
+    let mut first = Agent::join(&site, NODE, 7).await;
+    let tls = || identity(&site.path("pki"), NODE).client().unwrap();
+    let second = connect_from([127, 0, 0, 2], site.intake(), tls()).await.unwrap();
+    let (mut say, mut hear) = second.open_bi().await.unwrap();
+    hello(&mut say, Epoch(8)).await;
+    let FromAggregator::Refused { reason } = hear_one(&mut hear).await.unwrap() else { panic!("welcomed") };
+    assert!(reason.contains(NODE) && reason.contains("127.0.0.1"), "{reason}");
+    assert!(reason.contains("two hosts hold the same certificate"), "{reason}");
+    first.live.send(0, &[ready("w", Ok(1.0))]).await;
+    first.acked(1).await;
+    // When the first has gone, the other is welcome.
+    first.connection.close(VarInt::from_u32(0), b"");
+    until("the second is welcome", async || {
+        let second = connect_from([127, 0, 0, 2], site.intake(), tls()).await.ok()?;
+        let (mut say, mut hear) = second.open_bi().await.ok()?;
+        hello(&mut say, Epoch(8)).await;
+        matches!(hear_one(&mut hear).await, Ok(FromAggregator::Welcome { .. })).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn frames_too_far_ahead_are_refused_counted_and_taken_when_they_come_again() {
+    let site = Site::running("").await;
+    let mut agent = Agent::join(&site, NODE, 7).await;
+    let rows = [ready("w", Ok(1.0))];
+    let runs = RUNS_AHEAD_MAX as u64;
+    for hole in 1..=runs + 44 {
+        agent.live.send(hole * 2, &rows).await;
+    }
+    let refused = format!("diarwatch_frames_refused_total{{node=\"{NODE}\"}}");
+    until_so("the surplus is counted", async || site.metric(&refused).await == 44.0).await;
+    let end = (runs + 44) * 2 + 1;
+    for seq in 0..end {
+        agent.live.send(seq, &rows).await;
+    }
+    agent.acked(end).await;
+    assert_eq!(site.node(NODE).await["frames_stored"], end);
+    assert_eq!(site.node(NODE).await["frames_duplicate"], runs);
 }
 
 #[tokio::test]

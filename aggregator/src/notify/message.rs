@@ -53,8 +53,9 @@ impl Level {
     }
 }
 
-/// What the agent did about it: of a firing alert the newest restart that was decided, of one that
-/// is over how the worker came back.
+/// What happened to the alert's worker and what the agent did about it, as far as events tell: of an
+/// alert that is firing the restart that was decided or what the probe saw; of one that is over how
+/// the worker came back. A worker that came back by itself was not restarted, and is not said to be.
 #[must_use]
 pub fn action<'a>(
     alert: &Alert,
@@ -68,24 +69,27 @@ pub fn action<'a>(
             && stored.event.at >= from
             && alert.resolved_at.is_none_or(|end| stored.event.at <= end)
     };
-    events
-        .into_iter()
-        .filter(of_worker)
-        .filter_map(|stored| said(&stored.event.what, alert.phase, lang))
-        .last()
-}
-
-fn said(what: &What, phase: Phase, lang: Lang) -> Option<String> {
-    match what {
-        What::WorkerExited { reason, attempt, .. } => {
-            Some(format!("{} #{attempt}: {reason}", Text::AutoRestart.in_lang(lang)))
+    let restart = Text::AutoRestart.in_lang(lang);
+    let seconds = |millis: u64| std::time::Duration::from_millis(millis).as_secs_f64();
+    let (mut exited, mut said, mut came_back) = (false, None, None);
+    for stored in events.into_iter().filter(of_worker) {
+        match &stored.event.what {
+            What::WorkerExited { reason, attempt, restart_in_ms, .. } => {
+                exited = true;
+                said = Some(format!("{restart} #{attempt} +{:.1}s: {reason}", seconds(*restart_in_ms)));
+            }
+            What::WorkerNotReady { reason, .. } | What::WorkerStartOverdue { reason, .. } => {
+                said = Some(reason.clone());
+            }
+            What::WorkerReady { down_ms: Some(down_ms), .. } => {
+                came_back = exited.then(|| format!("{restart} {:.1}s", seconds(*down_ms)));
+                // What led to an earlier trouble says nothing of the next.
+                (exited, said) = (false, if alert.phase == Phase::Firing { None } else { said });
+            }
+            _ => {}
         }
-        What::WorkerReady { down_ms: Some(down_ms), .. } if phase == Phase::Resolved => {
-            let seconds = std::time::Duration::from_millis(*down_ms).as_secs_f64();
-            Some(format!("{} {seconds:.1}s", Text::AutoRestart.in_lang(lang)))
-        }
-        _ => None,
     }
+    if alert.phase == Phase::Resolved { came_back } else { said }
 }
 
 /// One line: shape, word, what happened, where.
@@ -122,4 +126,81 @@ pub fn fields(alert: &Alert, action: Option<&str>, zone: &Zone, lang: Lang) -> V
     }
     fields.retain(|(_, value)| !value.is_empty());
     fields
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use diarwatch_shared::event::Event;
+    use diarwatch_shared::node::{NodeId, WorkerId};
+    use diarwatch_shared::schema::Labels;
+
+    const AT: u64 = 1_000_000_000;
+
+    fn alert(resolved_at: Option<u64>) -> Alert {
+        Alert {
+            labels: [("node", "gpu-01"), ("worker", "w")]
+                .map(|(name, value)| (name.into(), value.into()))
+                .into(),
+            annotations: Labels::new(),
+            value: 0.0,
+            phase: if resolved_at.is_some() { Phase::Resolved } else { Phase::Firing },
+            active_since: UnixMicros(AT),
+            fired_at: Some(UnixMicros(AT)),
+            resolved_at: resolved_at.map(UnixMicros),
+            seen_at: UnixMicros(AT),
+            keep_firing_for_us: 0,
+        }
+    }
+
+    fn said(alert: &Alert, events: &[(u64, What)]) -> Option<String> {
+        let stored = |(at, what): &(u64, What)| StoredEvent {
+            node: NodeId::new("gpu-01").unwrap(),
+            event: Event::new(UnixMicros(*at), what.clone()),
+        };
+        action(alert, &events.iter().map(stored).collect::<Vec<_>>(), Lang::En)
+    }
+
+    fn worker() -> WorkerId {
+        WorkerId::new("w").unwrap()
+    }
+
+    fn exited() -> What {
+        What::WorkerExited {
+            worker: worker(),
+            pid: None,
+            reason: "signal 9".into(),
+            attempt: 1,
+            restart_in_ms: 1_000,
+        }
+    }
+
+    fn not_ready() -> What {
+        What::WorkerNotReady { worker: worker(), reason: "CUDA out of memory".into() }
+    }
+
+    fn ready() -> What {
+        What::WorkerReady { worker: worker(), load_ms: 1, down_ms: Some(3_600) }
+    }
+
+    #[test]
+    fn a_restart_is_told_when_there_was_one() {
+        assert_eq!(said(&alert(None), &[(AT, exited())]).unwrap(), "automatic restart #1 +1.0s: signal 9");
+        let events = [(AT, exited()), (AT + 5, ready())];
+        assert_eq!(said(&alert(Some(AT + 9)), &events).unwrap(), "automatic restart 3.6s");
+    }
+
+    #[test]
+    fn a_worker_that_came_back_by_itself_was_not_restarted() {
+        assert_eq!(said(&alert(None), &[(AT, not_ready())]).unwrap(), "CUDA out of memory");
+        assert_eq!(said(&alert(Some(AT + 9)), &[(AT, not_ready()), (AT + 5, ready())]), None);
+    }
+
+    #[test]
+    fn an_exit_that_was_over_before_is_not_this_alerts() {
+        let events = [(AT - 9_000_000, exited()), (AT - 5_000_000, ready()), (AT, not_ready())];
+        assert_eq!(said(&alert(None), &events).unwrap(), "CUDA out of memory");
+        let events = [&events[..], &[(AT + 5, ready())]].concat();
+        assert_eq!(said(&alert(Some(AT + 9)), &events), None);
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! Takes changes of alerts; gives messages to a channel one after the other. The [`Outbox`] is part
 //! of the durable state: a message is on disk before the first try and leaves only when the channel
-//! took it. When the channel is slow or says "later", messages wait in order; when the outbox is
+//! took it; one whose fate is not known (a crash, an answer that did not come) is sent again and says
+//! so. When the channel is slow or says "later", messages wait in order; when the outbox is
 //! full the oldest goes and is counted. Pure: the shell sends and tells the outcome.
 
 pub mod message;
@@ -35,6 +36,12 @@ pub struct Message {
     pub attempts: u32,
     /// Not to be tried before.
     pub not_before: UnixMicros,
+    /// It was handed to the channel and what became of it is not known.
+    #[serde(default)]
+    pub in_flight: bool,
+    /// The channel may have it already.
+    #[serde(default)]
+    pub repeated: bool,
 }
 
 /// What a channel made of a message.
@@ -46,6 +53,11 @@ pub enum Outcome {
     Later {
         /// What the channel asked for.
         after: Option<Duration>,
+        /// Why, for a person.
+        reason: String,
+    },
+    /// It may have it: the answer did not come.
+    Unknown {
         /// Why, for a person.
         reason: String,
     },
@@ -77,7 +89,13 @@ impl Outbox {
             self.messages.pop_front();
             self.dropped += 1;
         }
-        self.messages.push_back(Message { alert, attempts: 0, not_before: now });
+        self.messages.push_back(Message {
+            alert,
+            attempts: 0,
+            not_before: now,
+            in_flight: false,
+            repeated: false,
+        });
     }
 
     /// Messages on their way.
@@ -103,34 +121,42 @@ impl Outbox {
         if wait.is_zero() || wait > RETRY_AFTER_MAX { Ok(first) } else { Err(Some(wait)) }
     }
 
+    /// Takes the first message for a try. To be durable before the try: what is in flight when the
+    /// program ends may have arrived.
+    pub fn begin(&mut self) -> Option<Message> {
+        let first = self.messages.front_mut()?;
+        first.repeated |= first.in_flight;
+        first.in_flight = true;
+        Some(first.clone())
+    }
+
     /// The outcome of trying a message that was the first; `jitter` is in [0, 1). A full outbox may
     /// have given it up meanwhile: then only the outcome is counted.
     pub fn tried(&mut self, message: &Message, outcome: Outcome, now: UnixMicros, jitter: f64) {
-        let first = self.messages.front_mut().filter(|first| *first == message);
-        match outcome {
+        let unknown = matches!(outcome, Outcome::Unknown { .. });
+        let (problem, after, stays) = match outcome {
             Outcome::Accepted => {
                 self.accepted += 1;
-                self.problem = None;
-                if first.is_some() {
-                    self.messages.pop_front();
-                }
-            }
-            Outcome::Later { after, reason } => {
-                self.problem = Some(reason);
-                let Some(first) = first else { return };
-                let asked = after.map(|after| after.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX));
-                let wait = asked.unwrap_or_else(|| RETRY.wait(first.attempts, jitter));
-                first.attempts = first.attempts.saturating_add(1);
-                first.not_before = now.plus(wait);
+                (None, None, false)
             }
             Outcome::Never { reason } => {
                 self.refused += 1;
-                self.problem = Some(reason);
-                if first.is_some() {
-                    self.messages.pop_front();
-                }
+                (Some(reason), None, false)
             }
+            Outcome::Later { reason, after } => (Some(reason), after, true),
+            Outcome::Unknown { reason } => (Some(reason), None, true),
+        };
+        self.problem = problem;
+        let Some(first) = self.messages.front_mut().filter(|first| *first == message) else { return };
+        if !stays {
+            self.messages.pop_front();
+            return;
         }
+        first.in_flight = unknown;
+        let asked = after.map(|after| after.clamp(RETRY_AFTER_MIN, RETRY_AFTER_MAX));
+        let wait = asked.unwrap_or_else(|| RETRY.wait(first.attempts, jitter));
+        first.attempts = first.attempts.saturating_add(1);
+        first.not_before = now.plus(wait);
     }
 }
 
@@ -156,7 +182,7 @@ mod tests {
     }
 
     fn try_first(outbox: &mut Outbox, outcome: Outcome, now: UnixMicros) {
-        let first = outbox.messages.front().unwrap().clone();
+        let first = outbox.begin().unwrap();
         outbox.tried(&first, outcome, now, 0.5);
     }
 
@@ -186,13 +212,33 @@ mod tests {
     fn a_message_that_was_given_up_while_it_was_sent_takes_no_other_with_it() {
         let mut outbox = Outbox::default();
         (0..OUTBOX_MAX).for_each(|number| outbox.push(alert(&number.to_string()), UnixMicros(0)));
-        let sent = outbox.due(UnixMicros(0)).unwrap().clone();
+        let sent = outbox.begin().unwrap();
         outbox.push(alert("newest"), UnixMicros(0));
         for outcome in [Outcome::Accepted, Outcome::Never { reason: String::new() }] {
             outbox.tried(&sent, outcome, UnixMicros(0), 0.5);
             assert_eq!(outbox.due(UnixMicros(0)).unwrap().alert.label("alertname"), "1");
         }
         assert_eq!((outbox.len(), outbox.accepted, outbox.dropped), (OUTBOX_MAX, 1, 1));
+    }
+
+    #[test]
+    fn a_message_says_that_it_may_have_come_before() {
+        let reason = String::new;
+        let known = Outcome::Later { after: None, reason: reason() };
+        let cases = [(Some(known), false), (Some(Outcome::Unknown { reason: reason() }), true), (None, true)];
+        for (outcome, repeated) in cases {
+            let mut outbox = Outbox::default();
+            outbox.push(alert("a"), UnixMicros(0));
+            let first = outbox.begin().unwrap();
+            assert!(!first.repeated, "the first try is none");
+            if let Some(outcome) = outcome.clone() {
+                outbox.tried(&first, outcome, UnixMicros(0), 0.5);
+            }
+            // A restart, or the next try.
+            let text = serde_json::to_string(&outbox).unwrap();
+            let mut outbox: Outbox = serde_json::from_str(&text).unwrap();
+            assert_eq!(outbox.begin().unwrap().repeated, repeated, "{outcome:?}");
+        }
     }
 
     #[test]

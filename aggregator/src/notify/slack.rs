@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use diarwatch_shared::clock::Zone;
 use diarwatch_shared::identity::provider;
-use diarwatch_shared::texts::Lang;
+use diarwatch_shared::texts::{Lang, Text};
 use serde_json::{Value, json};
 
 use super::Outcome;
@@ -51,7 +51,14 @@ impl Slack {
         let mut answer = match self.client.post(&self.webhook_url).json(payload).send().await {
             Ok(answer) => answer,
             Err(error) => {
-                return Outcome::Later { after: None, reason: format!("Slack: {}", error.without_url()) };
+                // Only a connection that never stood is known to have carried nothing.
+                let never_there = error.is_connect() || error.is_builder();
+                let reason = format!("Slack: {}", error.without_url());
+                return if never_there {
+                    Outcome::Later { after: None, reason }
+                } else {
+                    Outcome::Unknown { reason }
+                };
             }
         };
         let status = answer.status().as_u16();
@@ -99,17 +106,33 @@ pub fn verdict(status: u16, retry_after_s: Option<u64>, body: &str) -> Outcome {
     }
 }
 
+/// What stands before a message.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Marks {
+    /// Its GPU values come from a fake NVML.
+    pub simulated: bool,
+    /// It may have come before.
+    pub repeated: bool,
+}
+
+impl Marks {
+    fn text(self, lang: Lang) -> String {
+        let simulated = self.simulated.then(|| String::from("[SIMULATED] "));
+        let repeated = self.repeated.then(|| format!("[{}] ", Text::SentAgain.in_lang(lang)));
+        [simulated, repeated].into_iter().flatten().collect()
+    }
+}
+
 /// The JSON of a message.
 #[must_use]
-pub fn payload(alert: &Alert, action: Option<&str>, simulated: bool, zone: &Zone, lang: Lang) -> Value {
-    let mark = if simulated { "[SIMULATED] " } else { "" };
+pub fn payload(alert: &Alert, action: Option<&str>, marks: Marks, zone: &Zone, lang: Lang) -> Value {
     let action_mark = action.map(|action| format!(" ({action})")).unwrap_or_default();
-    let headline = format!("{mark}{}{action_mark}", message::headline(alert, lang));
-    let field = |(name, value): (&'static str, String)| json!({ "type": "mrkdwn", "text": format!("*{}*\n{}", escape(name), escape(&cut(&value, FIELD_CHARS_MAX))) });
+    let headline = format!("{}{}{action_mark}", marks.text(lang), message::headline(alert, lang));
+    let field = |(name, value): (&'static str, String)| json!({ "type": "mrkdwn", "text": format!("*{}*\n{}", escape(name), fit(&value, FIELD_CHARS_MAX)) });
     let fields: Vec<Value> = message::fields(alert, action, zone, lang).into_iter().map(field).collect();
     let mut blocks = vec![json!({ "type": "section", "fields": fields })];
     if let Some(description) = alert.annotations.get("description").filter(|text| !text.is_empty()) {
-        let text = escape(&cut(description, FIELD_CHARS_MAX));
+        let text = fit(description, FIELD_CHARS_MAX);
         blocks.insert(0, json!({ "type": "section", "text": { "type": "mrkdwn", "text": text } }));
     }
     let color = match Level::of(alert) {
@@ -118,7 +141,7 @@ pub fn payload(alert: &Alert, action: Option<&str>, simulated: bool, zone: &Zone
         Level::Ok => "#2e7d32",
     };
     json!({
-        "text": escape(&cut(&headline, TEXT_CHARS_MAX)),
+        "text": fit(&headline, TEXT_CHARS_MAX),
         "attachments": [{ "color": color, "blocks": blocks }],
     })
 }
@@ -129,11 +152,21 @@ pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-fn cut(text: &str, chars: usize) -> String {
-    match text.char_indices().nth(chars) {
-        Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
-        None => text.to_owned(),
+/// Escaped text of at most so many characters. It is cut after it is escaped: Slack counts what it
+/// gets, and refuses the whole message for one field that is too long.
+fn fit(text: &str, chars_max: usize) -> String {
+    let mut fitted = String::new();
+    let mut chars = 0;
+    for c in text.chars() {
+        let escaped = escape(c.encode_utf8(&mut [0; 4]));
+        chars += escaped.chars().count();
+        if chars > chars_max {
+            fitted.push('…');
+            break;
+        }
+        fitted.push_str(&escaped);
     }
+    fitted
 }
 
 #[cfg(test)]
@@ -164,7 +197,8 @@ mod tests {
     }
 
     fn payload_of(alert: &Alert) -> Value {
-        payload(alert, Some("自動再起動 #1"), true, &Zone::named("Asia/Tokyo").unwrap(), Lang::Ja)
+        let marks = Marks { simulated: true, repeated: false };
+        payload(alert, Some("自動再起動 #1"), marks, &Zone::named("Asia/Tokyo").unwrap(), Lang::Ja)
     }
 
     #[test]
@@ -198,12 +232,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_message_that_may_have_come_before_says_so() {
+        let marks = Marks { simulated: false, repeated: true };
+        let payload = payload(&alert("x"), None, marks, &Zone::named("Asia/Tokyo").unwrap(), Lang::Ja);
+        assert_eq!(payload["text"], "[再送] ■ 異常 発生: x [gpu-02]");
+    }
+
     proptest! {
         #[test]
-        fn any_text_is_cut_on_a_character_boundary_within_slacks_limits(summary in "\\PC{0,20}", times in 0_usize..400) {
-            let payload = payload_of(&alert(&summary.repeat(times)));
-            // Escaping makes one character five at most.
-            prop_assert!(payload["text"].as_str().unwrap().chars().count() <= (TEXT_CHARS_MAX + 1) * 5);
+        fn whatever_the_text_slack_gets_no_field_that_it_refuses(text in "[<&>aあ🔴]{0,9}", times in 0_usize..700) {
+            let long = text.repeat(times);
+            let mut alert = alert(&long);
+            alert.labels.insert("service".to_owned(), long.clone());
+            alert.annotations.insert("description".to_owned(), long.clone());
+            let marks = Marks::default();
+            let payload = payload(&alert, Some(&long), marks, &Zone::named("Asia/Tokyo").unwrap(), Lang::Ja);
+            let within = |text: &Value, limit: usize| {
+                let text = text.as_str().unwrap();
+                // What is escaped is whole: each `&` begins one of three words.
+                let words = ["&amp;", "&lt;", "&gt;"].map(|word| text.matches(word).count()).iter().sum::<usize>();
+                text.chars().count() <= limit && words == text.matches('&').count()
+            };
+            prop_assert!(within(&payload["text"], 40_000));
+            for block in payload["attachments"][0]["blocks"].as_array().unwrap() {
+                prop_assert!(block.get("text").is_none_or(|text| within(&text["text"], 3_000)));
+                let fields = block["fields"].as_array().into_iter().flatten();
+                prop_assert!(fields.map(|field| &field["text"]).all(|text| within(text, 2_000)));
+            }
         }
     }
 }

@@ -119,11 +119,19 @@ fn item(text: &str, spanned: Spanned<Raw>) -> Item {
 }
 
 fn start_of(text: &str, location: Location) -> usize {
-    location
-        .span()
-        .byte_offset()
-        .and_then(|offset| usize::try_from(offset).ok())
-        .map_or(text.len(), |offset| offset.min(text.len()))
+    let bytes = location.span().byte_offset().and_then(|offset| usize::try_from(offset).ok());
+    bytes.unwrap_or_else(|| offset_of_line(text, location)).min(text.len())
+}
+
+/// A scanner's error knows its line and column (in characters, both from 1) and no byte.
+fn offset_of_line(text: &str, location: Location) -> usize {
+    let number = |number: u64| usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
+    let mut lines = text.split_inclusive('\n');
+    let before: usize = lines.by_ref().take(number(location.line())).map(str::len).sum();
+    let line = lines.next().unwrap_or_default();
+    let column =
+        line.char_indices().nth(number(location.column())).map_or(line.trim_end().len(), |(at, _)| at);
+    before + column
 }
 
 /// What serde sees before the places are worked out.
@@ -255,5 +263,16 @@ mod tests {
         let text = "a: 1\nb: 2\na: 3\n";
         let fault = read(text).unwrap_err();
         assert_eq!(place(text, fault.offset), (3, 1), "{fault:?}");
+    }
+
+    #[test]
+    fn a_fault_that_only_the_scanner_sees_has_its_line() {
+        for (text, line) in
+            [("groups:\n  - name: g\n\t\tx: 1\n# 後\n# 後\n", 2..=3), ("a: 1\nb: c: d\ne: 2\n", 2..=2)]
+        {
+            let fault = read(text).unwrap_err();
+            let (found, _) = place(text, fault.offset);
+            assert!(line.contains(&found), "{found} is not in {line:?}: {}", fault.problem);
+        }
     }
 }

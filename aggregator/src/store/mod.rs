@@ -11,6 +11,7 @@ pub mod head;
 mod memory;
 mod schemas;
 mod segments;
+mod snapshot;
 mod task;
 
 use std::collections::BTreeMap;
@@ -28,12 +29,13 @@ use crate::config::StoreConfig;
 pub use acks::Acks;
 pub use content::Content;
 use cursor::{Cursor, Verdict};
-use memory::{Arrived, Tally};
+use memory::Arrived;
 pub use memory::{Memory, NodeState, StoredEvent};
 pub use schemas::NODE_SCHEMAS_MAX;
 use schemas::Schemas;
 pub use segments::StoreError;
 use segments::{Record, Segments};
+use snapshot::Snapshot;
 use task::Task;
 
 /// Requests that may wait for the store's task.
@@ -43,8 +45,6 @@ const NODE_EPOCHS_MAX: usize = 512;
 /// Decoded values that may wait for the store's task, over all nodes: 16 bytes each. A frame of 64
 /// KiB may hold 262,144 of them.
 const VALUES_WAITING_MAX: usize = 4 << 20;
-/// The version of what a segment begins with, and the newest that is read.
-const SNAPSHOT_VERSION: u16 = 1;
 
 /// A request to the store's task.
 #[derive(Debug)]
@@ -109,6 +109,7 @@ impl Store {
             config: config.clone(),
             cursors: BTreeMap::new(),
             memory: Memory::new(config.head_window.0, expected),
+            begun: Snapshot::default(),
             fault: None,
         };
         let mut schemas = BTreeMap::new();
@@ -116,7 +117,7 @@ impl Store {
         let segments = Segments::open(&config.directory, replay_from, now, |record| {
             keeper.replay(record, &mut schemas);
         })?;
-        let Keeper { cursors, mut memory, fault, config } = keeper;
+        let Keeper { cursors, mut memory, fault, config, .. } = keeper;
         if let Some(why) = fault {
             return Err(StoreError::Cursors { path: config.directory, why });
         }
@@ -173,6 +174,8 @@ struct Keeper {
     config: StoreConfig,
     cursors: Cursors,
     memory: Memory,
+    /// What a segment begins with, as far as it was read.
+    begun: Snapshot,
     /// Why a segment's beginning cannot be used: without its cursors old frames would be new again.
     fault: Option<String>,
 }
@@ -181,7 +184,16 @@ impl Keeper {
     fn replay(&mut self, record: Record, schemas: &mut BTreeMap<SchemaId, Option<Arc<Schema>>>) {
         let (node, arrived, bytes) = match record {
             Record::Frame { node, arrived, bytes } => (node, arrived, bytes),
-            Record::Cursors(text) => return self.restore(&text),
+            Record::Cursors(text) => {
+                let added = self.begun.add(&text);
+                self.fault = self.fault.take().or(added.err());
+                return;
+            }
+            Record::Begun => {
+                let Snapshot { cursors, nodes, .. } = std::mem::take(&mut self.begun);
+                self.cursors = cursors;
+                return self.memory.restore(nodes);
+            }
         };
         let Ok((header, payload)) = v1::open(&bytes) else { return };
         let read = || schemas::read_schema(&self.config.directory, header.schema).map(Arc::new);
@@ -196,38 +208,6 @@ impl Keeper {
             self.memory.insert(&node, Arrived { header, content, arrived, live: true }, numbers);
         }
     }
-
-    fn restore(&mut self, text: &[u8]) {
-        match snapshot(text) {
-            Ok(snapshot) => {
-                self.cursors = snapshot.cursors;
-                self.memory.restore(snapshot.nodes);
-            }
-            Err(why) => self.fault = Some(why),
-        }
-    }
-}
-
-/// What a new segment begins with.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Snapshot {
-    version: u16,
-    cursors: Cursors,
-    nodes: BTreeMap<NodeId, Tally>,
-}
-
-fn snapshot(text: &[u8]) -> Result<Snapshot, String> {
-    #[derive(serde::Deserialize)]
-    struct Version {
-        version: u16,
-    }
-    let hint = "move the store's directory away to start without it";
-    let read = |error: serde_json::Error| format!("{error}; {hint}");
-    let Version { version } = serde_json::from_slice(text).map_err(read)?;
-    if version > SNAPSHOT_VERSION {
-        return Err(format!("version {version} is newer than this program ({SNAPSHOT_VERSION}); upgrade it"));
-    }
-    serde_json::from_slice(text).map_err(read)
 }
 
 fn put(cursors: &mut Cursors, node: &NodeId, epoch: Epoch, cursor: Cursor) {

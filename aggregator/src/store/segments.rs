@@ -19,6 +19,7 @@ const SEGMENT_BYTES: u64 = 64 << 20;
 const SEGMENT_AGE: Duration = Duration::from_secs(3_600);
 const TAG_FRAME: u8 = 1;
 const TAG_CURSORS: u8 = 2;
+const TAG_BEGUN: u8 = 3;
 /// Tries for the lock, and between them: an aggregator that was stopped a moment ago may still end.
 const LOCK_TRIES: u32 = 20;
 const LOCK_RETRY: Duration = Duration::from_millis(100);
@@ -72,8 +73,10 @@ pub enum Record {
         /// The sealed frame.
         bytes: Vec<u8>,
     },
-    /// Every cursor, as JSON.
+    /// Some of the cursors, as JSON.
     Cursors(Vec<u8>),
+    /// The cursors before this are all there were when the segment began.
+    Begun,
 }
 
 /// The segments of a store.
@@ -144,21 +147,25 @@ impl Segments {
         self.open.len() >= SEGMENT_BYTES || (now.since(self.opened) >= SEGMENT_AGE && !self.open.is_empty())
     }
 
-    /// Starts a new segment with `cursors`, and removes what passes the bounds.
+    /// Starts a new segment with `cursors`, in as many records as they need, and removes what passes
+    /// the bounds.
     ///
     /// # Errors
     /// When the disk refuses.
     pub fn rotate(
         &mut self,
-        cursors: &[u8],
+        cursors: &[Vec<u8>],
         keep_from: UnixMicros,
         bytes_max: u64,
         now: UnixMicros,
     ) -> Result<(), StoreError> {
         let mut next = Log::open(&path_of(&self.directory, self.number + 1), LogKind::StoreSegment, |_| ())?;
-        let mut record = vec![TAG_CURSORS];
-        record.extend(cursors);
-        next.append(&record)?;
+        for part in cursors {
+            let mut record = vec![TAG_CURSORS];
+            record.extend(part);
+            next.append(&record)?;
+        }
+        next.append(&[TAG_BEGUN])?;
         next.sync()?;
         self.open = next;
         self.number += 1;
@@ -204,14 +211,16 @@ fn lock(path: &Path) -> Result<File, StoreError> {
     Err(StoreError::InUse(path.to_owned()))
 }
 
-/// Removes a newest segment without a record: a rotation was cut off before its cursors were durable,
-/// so nothing was ever written behind them. Frames in it would have no cursors before them.
+/// Removes a newest segment that was only half begun: a rotation was cut off before its cursors were
+/// durable, so no frame was ever written behind them. A frame in it would lack the cursors before it.
 fn forget_half_begun(directory: &Path, numbers: &mut Vec<u64>) -> Result<(), StoreError> {
     while let [_, .., last] = numbers.as_slice() {
-        let path = path_of(directory, *last);
-        if !Log::open(&path, LogKind::StoreSegment, |_| ())?.is_empty() {
+        let mut begun = false;
+        open_log(directory, *last, &mut |record| begun |= !matches!(record, Record::Cursors(_)))?;
+        if begun {
             break;
         }
+        let path = path_of(directory, *last);
         std::fs::remove_file(&path).map_err(|source| StoreError::Io { path, source })?;
         numbers.pop();
     }
@@ -225,6 +234,7 @@ fn open_log(directory: &Path, number: u64, visit: &mut impl FnMut(Record)) -> Re
 fn visit_one(body: &[u8], visit: &mut impl FnMut(Record)) {
     match body.split_first() {
         Some((&TAG_CURSORS, rest)) => visit(Record::Cursors(rest.to_vec())),
+        Some((&TAG_BEGUN, _)) => visit(Record::Begun),
         Some((&TAG_FRAME, rest)) => {
             if let Some(record) = frame_record(rest) {
                 visit(record);
@@ -284,19 +294,21 @@ mod tests {
         let node = NodeId::new("gpu-01").unwrap();
         let mut segments = Segments::open(dir.path(), UnixMicros(0), now, |_| ()).unwrap();
         segments.append(&node, now, b"one").unwrap();
-        segments.rotate(b"[]", UnixMicros(0), u64::MAX, now).unwrap();
+        segments.rotate(&[b"[]".to_vec()], UnixMicros(0), u64::MAX, now).unwrap();
         segments.append(&node, now, b"two").unwrap();
         segments.sync().unwrap();
         drop(segments);
         let frame = |bytes: &[u8]| Record::Frame { node: node.clone(), arrived: now, bytes: bytes.to_vec() };
         assert_eq!(
             frames(dir.path(), UnixMicros(0)),
-            [frame(b"one"), Record::Cursors(b"[]".to_vec()), frame(b"two")]
+            [frame(b"one"), Record::Cursors(b"[]".to_vec()), Record::Begun, frame(b"two")]
         );
         let mut segments = Segments::open(dir.path(), UnixMicros(0), now, |_| ()).unwrap();
-        segments.rotate(b"[]", clock::now().plus(Duration::from_secs(60)), u64::MAX, now).unwrap();
+        segments
+            .rotate(&[b"[]".to_vec()], clock::now().plus(Duration::from_secs(60)), u64::MAX, now)
+            .unwrap();
         drop(segments);
-        assert_eq!(frames(dir.path(), UnixMicros(0)), [Record::Cursors(b"[]".to_vec())]);
+        assert_eq!(frames(dir.path(), UnixMicros(0)), [Record::Cursors(b"[]".to_vec()), Record::Begun]);
     }
 
     #[test]
@@ -304,20 +316,30 @@ mod tests {
         let now = clock::now();
         let node = NodeId::new("gpu-01").unwrap();
         let frame = |bytes: &[u8]| Record::Frame { node: node.clone(), arrived: now, bytes: bytes.to_vec() };
-        // What a power cut may leave of the file: nothing, a header, half a record.
-        for rest in [&b""[..], b"DWATCHLG\x01\0\x02\0\0\0\0\0", b"DWATCHLG\x01\0\x02\0\0\0\0\0\x09\0\0\0"] {
+        let begin = |directory: &Path| {
+            let mut segments = Segments::open(directory, UnixMicros(0), now, |_| ()).unwrap();
+            segments.rotate(&[b"[1]".to_vec(), b"[2]".to_vec()], UnixMicros(0), u64::MAX, now).unwrap();
+            segments
+        };
+        let whole = {
             let dir = tempfile::tempdir().unwrap();
-            let mut segments = Segments::open(dir.path(), UnixMicros(0), now, |_| ()).unwrap();
-            segments.rotate(b"[1]", UnixMicros(0), u64::MAX, now).unwrap();
+            drop(begin(dir.path()));
+            std::fs::read(path_of(dir.path(), 1)).unwrap()
+        };
+        for cut in 0..whole.len() {
+            let dir = tempfile::tempdir().unwrap();
+            let mut segments = begin(dir.path());
             segments.append(&node, now, b"one").unwrap();
             segments.sync().unwrap();
             drop(segments);
-            std::fs::write(path_of(dir.path(), 2), rest).unwrap();
+            // What a power cut may leave of the next one.
+            std::fs::write(path_of(dir.path(), 2), &whole[..cut]).unwrap();
             let mut segments = Segments::open(dir.path(), UnixMicros(u64::MAX), now, |_| ()).unwrap();
             segments.append(&node, now, b"two").unwrap();
             drop(segments);
-            let expected = [Record::Cursors(b"[1]".to_vec()), frame(b"one"), frame(b"two")];
-            assert_eq!(frames(dir.path(), UnixMicros(u64::MAX)), expected, "{rest:?}");
+            let cursors = |text: &[u8]| Record::Cursors(text.to_vec());
+            let expected = [cursors(b"[1]"), cursors(b"[2]"), Record::Begun, frame(b"one"), frame(b"two")];
+            assert_eq!(frames(dir.path(), UnixMicros(u64::MAX)), expected, "cut at {cut}");
         }
     }
 

@@ -17,7 +17,8 @@ use super::cursor::{Cursor, Verdict};
 use super::memory::{Arrived, Memory};
 use super::schemas::{NODE_SCHEMAS_MAX, Schemas};
 use super::segments::{Segments, StoreError};
-use super::{Acks, Content, Cursors, Request, SNAPSHOT_VERSION, Snapshot, durable, put};
+use super::snapshot::Snapshot;
+use super::{Acks, Content, Cursors, Request, durable, put};
 use crate::config::StoreConfig;
 
 /// Requests that share one fdatasync.
@@ -147,10 +148,9 @@ impl Task {
             return Ok(());
         }
         let nodes = self.memory.read().unwrap_or_else(PoisonError::into_inner).tallies();
-        let snapshot = Snapshot { version: SNAPSHOT_VERSION, cursors: self.cursors.clone(), nodes };
-        let text = serde_json::to_vec(&snapshot).unwrap_or_default();
+        let begin = Snapshot::parts(&self.cursors, nodes);
         let keep_from = now.minus(self.config.retention.0);
-        self.segments.rotate(&text, keep_from, self.config.bytes_max.0, now)?;
+        self.segments.rotate(&begin, keep_from, self.config.bytes_max.0, now)?;
         self.schemas.rotate(keep_from, now)
     }
 

@@ -11,6 +11,7 @@ use diarwatch_shared::wire::control::Gap;
 use diarwatch_shared::wire::v1::FLAG_KEYFRAME;
 use proptest::prelude::*;
 
+use super::memory::Tally;
 use super::*;
 
 const EPOCH: u64 = 5;
@@ -123,7 +124,7 @@ fn a_segment_whose_beginning_cannot_be_read_is_refused_with_what_to_do() {
     for (text, word) in [(&b"{"[..], "move the store's directory away"), (br#"{"version":9}"#, "upgrade")] {
         let dir = tempfile::tempdir().unwrap();
         let mut segments = Segments::open(dir.path(), UnixMicros(0), clock::now(), |_| ()).unwrap();
-        segments.rotate(text, UnixMicros(0), u64::MAX, clock::now()).unwrap();
+        segments.rotate(&[text.to_vec()], UnixMicros(0), u64::MAX, clock::now()).unwrap();
         drop(segments);
         let error = Store::start(&config(dir.path()), &[], clock::now()).unwrap_err();
         assert!(error.to_string().contains(word) && !error.may_pass(), "{error}");

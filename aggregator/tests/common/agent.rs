@@ -55,13 +55,7 @@ impl Agent {
         let connection = connect(address, tls).await.unwrap();
         let epoch = Epoch(epoch);
         let (mut say, mut hear) = connection.open_bi().await.unwrap();
-        let hello = FromAgent::Hello {
-            version: String::from("9.9.9-test"),
-            epoch,
-            epochs: vec![epoch],
-            clock: clock::now(),
-        };
-        record::write(&mut say, Kind::Control, &serde_json::to_vec(&hello).unwrap()).await.unwrap();
+        hello(&mut say, epoch).await;
         let FromAggregator::Welcome { durable, .. } = hear_one(&mut hear).await.unwrap() else {
             panic!("no welcome")
         };
@@ -231,12 +225,28 @@ pub(crate) async fn connect(
     address: SocketAddr,
     tls: rustls::ClientConfig,
 ) -> Result<Connection, ConnectionError> {
+    connect_from([127, 0, 0, 1], address, tls).await
+}
+
+/// A connection from one of this machine's addresses.
+pub(crate) async fn connect_from(
+    from: [u8; 4],
+    address: SocketAddr,
+    tls: rustls::ClientConfig,
+) -> Result<Connection, ConnectionError> {
     let mut transport = TransportConfig::default();
     transport.keep_alive_interval(Some(Duration::from_secs(2)));
     let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     client.transport_config(Arc::new(transport));
-    let endpoint = Endpoint::client(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let endpoint = Endpoint::client(SocketAddr::from((from, 0))).unwrap();
     endpoint.connect_with(client, address, AGGREGATOR_NAME).unwrap().await
+}
+
+/// Says hello as this run of an agent.
+pub(crate) async fn hello(say: &mut SendStream, epoch: Epoch) {
+    let version = String::from("9.9.9-test");
+    let hello = FromAgent::Hello { version, epoch, epochs: vec![epoch], clock: clock::now() };
+    record::write(say, Kind::Control, &serde_json::to_vec(&hello).unwrap()).await.unwrap();
 }
 
 /// Why a connection ended.

@@ -315,6 +315,13 @@ impl Slack {
         assert_eq!(answer.status(), StatusCode::OK, "{told}");
     }
 
+    /// The next requests are dealt with, but answered so much later.
+    pub(crate) async fn hang(&self, hang_ms: u64, count: u32) {
+        let told = json!({ "hang_ms": hang_ms, "count": count });
+        let answer = client().post(format!("{}/control", self.base)).json(&told).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK, "{told}");
+    }
+
     /// How many requests ended so: `accepted`, `failed_on_purpose`, ...
     pub(crate) async fn count(&self, pointer: &str) -> u64 {
         let counts: Value =
