@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{Html, IntoResponse, Json, Response};
 use axum::routing::get;
-use diarwatch_shared::clock::{self, Zone};
+use diarwatch_shared::clock::{self, UnixMicros, Zone};
 use diarwatch_shared::texts::Lang;
 use serde::Deserialize;
 use serde_json::{Value as Json_, json};
@@ -120,9 +120,24 @@ async fn status(State(api): State<Api>, Query(query): Query<PageQuery>, headers:
 #[derive(Deserialize)]
 struct InstantQuery {
     query: String,
+    /// Seconds since 1970; the present without it.
+    time: Option<f64>,
 }
 
-/// `/api/v1/query` of Prometheus, at the present.
+impl InstantQuery {
+    /// When the query is about, and whether that is the present: `up` is known for that only.
+    fn at(&self, now: UnixMicros) -> (UnixMicros, bool) {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a cast saturates, NaN is 0"
+        )]
+        let at = self.time.map_or(now, |seconds| UnixMicros((seconds * 1e6) as u64));
+        (at, now.since(at).max(at.since(now)) <= computed::PRESENT)
+    }
+}
+
+/// `/api/v1/query` of Prometheus, over what is in memory.
 async fn query(State(api): State<Api>, Query(asked): Query<InstantQuery>) -> Response {
     let query = match PromQuery::parse(&asked.query) {
         Ok(query) => query,
@@ -132,11 +147,16 @@ async fn query(State(api): State<Api>, Query(asked): Query<InstantQuery>) -> Res
         }
     };
     let now = clock::now();
+    let (at, present) = asked.at(now);
+    let lookback = api.config.rules.lookback.0;
     let value = api.store.read(|memory| {
+        if !present {
+            return eval::instant(&query, &memory.head, at.as_millis(), lookback);
+        }
         let sending = computed::sending(memory, api.config.nodes.timeout.0, now);
-        eval::instant(&query, &Live::new(memory, &sending, now), now.as_millis(), api.config.rules.lookback.0)
+        eval::instant(&query, &Live::new(memory, &sending, now), at.as_millis(), lookback)
     });
-    let point = |value: f64| json!([now.as_secs_f64(), number(value)]);
+    let point = |value: f64| json!([at.as_secs_f64(), number(value)]);
     match value {
         Ok(Value::Vector(samples)) => {
             let rows = samples
@@ -146,7 +166,7 @@ async fn query(State(api): State<Api>, Query(asked): Query<InstantQuery>) -> Res
         }
         Ok(Value::Scalar(value)) => success(&json!({ "resultType": "scalar", "result": point(value) })),
         Ok(Value::String(text)) => {
-            success(&json!({ "resultType": "string", "result": [now.as_secs_f64(), text] }))
+            success(&json!({ "resultType": "string", "result": [at.as_secs_f64(), text] }))
         }
         Err(error) => bad_query(&error.to_string()),
     }
@@ -195,4 +215,18 @@ fn success(data: &Json_) -> Response {
 fn bad_query(problem: &str) -> Response {
     let body = json!({ "status": "error", "errorType": "bad_data", "error": problem });
     (StatusCode::BAD_REQUEST, Json(body)).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_of_the_past_is_not_answered_with_the_present() {
+        let now = UnixMicros(1_764_826_335_000_000);
+        let at = |time: Option<f64>| InstantQuery { query: String::new(), time }.at(now);
+        assert_eq!(at(None), (now, true));
+        assert_eq!(at(Some(1_764_826_300.0)), (UnixMicros(1_764_826_300_000_000), false));
+        assert_eq!(at(Some(f64::NAN)), (UnixMicros(0), false));
+    }
 }
