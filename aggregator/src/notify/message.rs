@@ -83,8 +83,11 @@ pub fn action<'a>(
             }
             What::WorkerReady { down_ms: Some(down_ms), .. } => {
                 came_back = exited.then(|| format!("{restart} {:.1}s", seconds(*down_ms)));
-                // What led to an earlier trouble says nothing of the next.
-                (exited, said) = (false, if alert.phase == Phase::Firing { None } else { said });
+                exited = false;
+                // What led to an earlier trouble says nothing of this one.
+                if alert.resolved_at.is_none() || stored.event.at < alert.active_since {
+                    said = None;
+                }
             }
             _ => {}
         }
@@ -188,6 +191,8 @@ mod tests {
         assert_eq!(said(&alert(None), &[(AT, exited())]).unwrap(), "automatic restart #1 +1.0s: signal 9");
         let events = [(AT, exited()), (AT + 5, ready())];
         assert_eq!(said(&alert(Some(AT + 9)), &events).unwrap(), "automatic restart 3.6s");
+        let its_begin = Alert { phase: Phase::Firing, ..alert(Some(AT + 9)) };
+        assert_eq!(said(&its_begin, &events).unwrap(), "automatic restart #1 +1.0s: signal 9");
     }
 
     #[test]
