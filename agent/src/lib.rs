@@ -95,9 +95,10 @@ pub enum StartError {
 /// # Errors
 /// When it cannot start; once it runs it goes on.
 pub async fn run(config: Config) -> Result<(), StartError> {
-    let node = identity(&config.identity)?.node()?;
-    identity(&config.identity)?.check_node(clock::now())?;
-    let tls = identity(&config.identity)?.client()?;
+    let identity = identity(&config.identity)?;
+    let node = identity.node()?;
+    identity.check_node(clock::now())?;
+    let tls = identity.client()?;
     let started = clock::now();
     let spool = Spool::open(&config.spool, started)?;
     let epoch = spool.epoch();

@@ -176,10 +176,8 @@ pub struct SlackConfig {
 /// # Errors
 /// The first fault of the file, or every value that is not acceptable.
 pub fn load(path: &Path) -> Result<Config, Vec<ConfigError>> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        let hint = format!("write one there or name another with --config; `{DEFAULT_PATH}` is the default");
-        vec![ConfigError::whole(path, format!("cannot be read: {error}"), Some(hint))]
-    })?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| vec![ConfigError::unreadable(path, &error, DEFAULT_PATH)])?;
     parse(path, &text)
 }
 

@@ -99,8 +99,9 @@ pub enum StartError {
 /// # Errors
 /// When it cannot start, or when a stage ended by itself.
 pub async fn run(config: Config) -> Result<(), StartError> {
-    identity(&config.identity)?.check_aggregator(clock::now())?;
-    let tls = identity(&config.identity)?.server()?;
+    let identity = identity(&config.identity)?;
+    identity.check_aggregator(clock::now())?;
+    let tls = identity.server()?;
     let rules = load_rules(&config.rules.files)?;
     let slack = config.slack.as_ref().map(open_slack).transpose()?;
     if slack.is_none() {

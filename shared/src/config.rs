@@ -35,6 +35,13 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl ConfigError {
+    /// A file that cannot be read; `default` is where it is looked for without an argument.
+    #[must_use]
+    pub fn unreadable(path: &Path, error: &std::io::Error, default: &str) -> Self {
+        let hint = format!("write one there or name another with --config; `{default}` is the default");
+        Self::whole(path, format!("cannot be read: {error}"), Some(hint))
+    }
+
     /// A fault of the file as a whole, or of a file it names.
     #[must_use]
     pub fn whole(path: &Path, problem: impl Into<String>, hint: Option<String>) -> Self {

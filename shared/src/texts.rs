@@ -71,15 +71,9 @@ texts! {
     DashboardTitle: "運用監視ダッシュボード", "Operations dashboard";
     LastUpdate: "最終更新", "Last update";
     Nodes: "ノード", "Nodes";
-    Node: "ノード", "Node";
-    Gpus: "GPU", "GPUs";
     Gpu: "GPU", "GPU";
-    Workers: "ワーカー", "Workers";
     Worker: "ワーカー", "Worker";
-    Service: "サービス", "Service";
     State: "状態", "State";
-    Reason: "理由", "Reason";
-    Since: "開始", "Since";
     Utilization: "使用率", "Utilisation";
     Memory: "メモリ", "Memory";
     Power: "電力", "Power";
@@ -107,11 +101,9 @@ texts! {
     Simulated: "SIMULATED (模擬GPU)", "SIMULATED (fake GPU)";
     SimulatedExplained: "このノードのGPU値は模擬NVMLによるものです", "GPU values of this node come from a fake NVML";
     Firing: "発生", "Firing";
-    Resolved: "復旧", "Resolved";
     AutoRestart: "自動再起動", "automatic restart";
     Recovered: "復旧完了", "Recovered";
     SentAgain: "再送", "sent again";
-    HealthCheckFailed: "ヘルスチェック失敗", "Health check failed";
     NoDriver: "NVIDIAドライバなし", "No NVIDIA driver";
     DriverUnresponsive: "GPUドライバ応答なし", "GPU driver does not answer";
     Severity: "重大度", "Severity";
