@@ -1,5 +1,5 @@
 //! The newest state of everything, for whoever asks on the socket. Written by the stages, read by
-//! `observe`; holds one snapshot and no history.
+//! `observe`; of the past it holds the last minute and the newest events.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,6 +8,8 @@ use diarwatch_shared::node::{Epoch, NodeId};
 use diarwatch_shared::reading::Reading;
 use serde::Serialize;
 
+use crate::queue::QueueStatus;
+use crate::recent::Recent;
 use crate::sample::gpu::message::GpuFacts;
 use crate::sample::gpu::{DriverState, FAST, FAST_METRICS, SLOW_METRICS};
 use crate::sample::host::HostTick;
@@ -36,6 +38,12 @@ pub struct Snapshot {
     pub host: HostTick,
     /// The workers, in order of the configuration.
     pub workers: Vec<WorkerStatus>,
+    /// The queues, in order of the configuration.
+    pub queues: Vec<QueueStatus>,
+    /// The configuration in effect as a document, secrets left out, and what became of the last reload.
+    pub config: serde_json::Value,
+    /// The newest ticks and events.
+    pub recent: Recent,
     /// The link to the aggregator.
     pub link: Link,
     /// The spool.
@@ -112,6 +120,9 @@ impl Board {
             gpus: Vec::new(),
             host: HostTick::default(),
             workers: Vec::new(),
+            queues: Vec::new(),
+            config: serde_json::Value::Null,
+            recent: Recent::default(),
             link: Link::default(),
             spool: SpoolState::default(),
             frames_emitted: 0,
@@ -153,6 +164,14 @@ impl Snapshot {
         use diarwatch_shared::reading::Missing;
         for gpu in &mut self.gpus {
             gpu.fast.iter_mut().chain(&mut gpu.slow).for_each(|reading| *reading = Err(Missing::Timeout));
+        }
+    }
+
+    /// A queue told its state.
+    pub fn queue_told(&mut self, status: QueueStatus) {
+        match self.queues.iter_mut().find(|known| known.queue == status.queue) {
+            Some(known) => *known = status,
+            None => self.queues.push(status),
         }
     }
 

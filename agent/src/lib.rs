@@ -16,6 +16,8 @@ pub mod observe;
 pub mod pipeline;
 pub mod probe;
 pub mod proc_text;
+pub mod queue;
+pub mod recent;
 pub mod restart;
 pub mod sample;
 pub mod spool;

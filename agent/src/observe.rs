@@ -1,6 +1,6 @@
 //! The socket of `diarwatch`: one question in, one JSON document out.
 //!
-//! A question is one line of at most [`QUESTION_BYTES_MAX`] bytes, `{"ask":"status"}`; the answer
+//! A question is one line of at most [`QUESTION_BYTES_MAX`] bytes, `{"ask":"status"}` (or `events`, `history`, `config`); the answer
 //! comes from the board, so that asking never touches the driver, the spool or a worker. At most
 //! [`ASKERS_MAX`] at once and [`ANSWER_TIMEOUT`] each: a slow asker is cut off, others are not held up.
 
@@ -10,13 +10,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use diarwatch_shared::clock::{self, UnixMicros};
 use serde::Deserialize;
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::board::Board;
+use crate::recent::EVENTS_MAX;
 use crate::status;
 
 /// Bytes of a question.
@@ -29,7 +32,24 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 #[derive(Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 enum Question {
+    /// Everything that is known now.
     Status,
+    /// The newest `limit` events after `since_us`, of one worker when one is named.
+    Events {
+        #[serde(default)]
+        since_us: u64,
+        limit: Option<usize>,
+        worker: Option<String>,
+    },
+    /// The last minute of series, by name (all when none is named), after `after_us`.
+    History {
+        #[serde(default)]
+        metrics: Vec<String>,
+        #[serde(default)]
+        after_us: u64,
+    },
+    /// The configuration that is in effect.
+    Config,
 }
 
 /// Opens the socket. One that a dead agent left behind is replaced; one that another living agent
@@ -97,7 +117,7 @@ async fn answer(mut stream: UnixStream, board: &Board) -> io::Result<()> {
         line.extend(byte);
     }
     let answer = match serde_json::from_slice(&line) {
-        Ok(Question::Status) => serde_json::to_vec(&board.read(status::of)),
+        Ok(question) => reply(question, board),
         Err(error) => {
             let problem = format!("question is not understood: {error}");
             serde_json::to_vec(&serde_json::json!({ "schema": 1, "kind": "error", "problem": problem }))
@@ -105,4 +125,27 @@ async fn answer(mut stream: UnixStream, board: &Board) -> io::Result<()> {
     };
     stream.write_all(&answer.map_err(io::Error::other)?).await?;
     stream.shutdown().await
+}
+
+fn reply(question: Question, board: &Board) -> serde_json::Result<Vec<u8>> {
+    match question {
+        Question::Status => serde_json::to_vec(&board.read(status::of)),
+        Question::Events { since_us, limit, worker } => {
+            let since = UnixMicros(since_us);
+            let limit = limit.unwrap_or(EVENTS_MAX);
+            let (node, events) = board
+                .read(|board| (board.node.to_string(), board.recent.events(since, limit, worker.as_deref())));
+            serde_json::to_vec(&json!({ "schema": 1, "kind": "events", "node": node, "events": events }))
+        }
+        Question::History { metrics, after_us } => {
+            let now = clock::now();
+            let (node, series) = board.read(|board| {
+                (board.node.to_string(), board.recent.series(&metrics, UnixMicros(after_us), now))
+            });
+            serde_json::to_vec(
+                &json!({ "schema": 1, "kind": "history", "node": node, "now_us": now.0, "series": series }),
+            )
+        }
+        Question::Config => serde_json::to_vec(&board.read(|board| board.config.clone())),
+    }
 }

@@ -85,6 +85,7 @@ impl Pipeline {
     async fn take(&mut self, input: Input) {
         match input {
             Input::Tick(tick) => {
+                self.board.update(|board| board.recent.tick(&tick));
                 let cut = self.framer.push(tick);
                 self.append(cut).await;
             }
@@ -93,7 +94,10 @@ impl Pipeline {
             Input::Worker(WorkerOutput::Event(event)) => self.event(event).await,
             Input::Worker(WorkerOutput::Status(status)) => {
                 let (tick, changed) = self.workers.tick(&status, clock::now());
-                self.board.update(|board| board.worker_told(status));
+                self.board.update(|board| {
+                    board.recent.tick(&tick);
+                    board.worker_told(status);
+                });
                 let cut = self.framer.push(tick);
                 self.append(cut).await;
                 if changed {
@@ -109,6 +113,7 @@ impl Pipeline {
     /// Behind the values that led to it, and behind the events before it.
     async fn event(&mut self, event: Event) {
         debug!(event = ?event.what, "event");
+        self.board.update(|board| board.recent.event(&event));
         self.cut().await;
         if self.waiting.len() >= EVENTS_WAITING_MAX {
             self.waiting.pop_front();

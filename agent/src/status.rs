@@ -7,6 +7,7 @@ use diarwatch_shared::reading::Reading;
 use serde::{Deserialize, Serialize};
 
 use crate::board::{Gpu, Link, Snapshot, SpoolState};
+use crate::queue::QueueStatus;
 use crate::sample::gpu::DriverState;
 use crate::workers::WorkerStatus;
 
@@ -47,6 +48,7 @@ pub struct Status {
     host: Host,
     gpus: Vec<GpuStatus>,
     workers: Vec<WorkerStatus>,
+    queues: Vec<QueueStatus>,
     link: Link,
     spool: SpoolState,
     frames_emitted: u64,
@@ -94,6 +96,7 @@ pub fn of(snapshot: &Snapshot) -> Status {
         },
         gpus: snapshot.gpus.iter().map(gpu).collect(),
         workers: snapshot.workers.clone(),
+        queues: snapshot.queues.clone(),
         link: snapshot.link.clone(),
         spool: snapshot.spool.clone(),
         frames_emitted: snapshot.frames_emitted,

@@ -115,6 +115,15 @@ texts! {
     WaitingForNodes: "まだどのノードからもデータがありません。エージェントの [aggregator] endpoints と証明書を確認してください", "No node has sent data yet. Check [aggregator] endpoints and the certificate of the agents";
     SlackStandin: "Slackの代役 (模擬)", "Slack stand-in (simulated)";
     NoMessages: "メッセージはありません", "No messages";
+    // What the command line says.
+    Queue: "キュー", "Queue";
+    Estimated: "推定", "estimated";
+    // What `diarwatch top` says.
+    TopTitle: "ライブ表示", "live";
+    // What `diarwatch doctor` says.
+    DoctorTitle: "診断", "diagnosis";
+    // What the page says.
+    ServiceStatus: "サービスステータス", "Service status";
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The two command lines of this package: the [`service`] and the [`operator`]'s. stdout is data,
 //! stderr is talk; exit numbers are those of [`Exit`].
 
+mod ask;
 pub mod operator;
 pub mod service;
 mod view;

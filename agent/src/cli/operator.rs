@@ -1,21 +1,20 @@
 //! `diarwatch`: asks the agent of this node over its socket. Never opens the spool, never touches
 //! the driver; an agent that is down is exit 69 and what to type.
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use diarwatch_shared::daemon::{say, talk};
+use diarwatch_shared::daemon::say;
 use diarwatch_shared::exit::Exit;
 use diarwatch_shared::texts::Lang;
 
+use serde_json::json;
+
+use super::ask::ask;
 use super::{complain, view};
 use crate::config::{self, DEFAULT_PATH, DEFAULT_SOCKET};
 
-/// Bytes of an answer.
-const ANSWER_BYTES_MAX: u64 = 16 << 20;
 /// For the agent to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -86,48 +85,12 @@ pub fn main(arguments: &Arguments) -> Exit {
 }
 
 fn status(socket: &Path, output: &Output) -> Exit {
-    let answer = match ask(socket, r#"{"ask":"status"}"#) {
-        Ok(answer) => answer,
-        Err(error) => return unreachable(socket, &error),
-    };
-    let document: serde_json::Value = match serde_json::from_slice(&answer) {
-        Ok(document) => document,
-        Err(error) => {
-            talk(&format!(
-                "error: the agent at {} answered something else than JSON: {error}",
-                socket.display()
-            ));
-            return Exit::BadData;
-        }
-    };
-    if output.json {
-        say(&String::from_utf8_lossy(&answer));
-    } else {
-        say(&view::status(&document, output.lang()));
+    match ask(socket, &json!({ "ask": "status" }), ANSWER_TIMEOUT) {
+        Ok(document) if output.json => say(&document.to_string()),
+        Ok(document) => say(&view::status(&document, output.lang())),
+        Err(trouble) => return trouble.tell(),
     }
     Exit::Ok
-}
-
-fn ask(socket: &Path, question: &str) -> io::Result<Vec<u8>> {
-    let mut stream = UnixStream::connect(socket)?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.write_all(question.as_bytes())?;
-    stream.write_all(b"\n")?;
-    let mut answer = Vec::new();
-    stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
-    Ok(answer)
-}
-
-fn unreachable(socket: &Path, error: &io::Error) -> Exit {
-    let path = socket.display();
-    talk(&format!("error: no agent answers at {path}: {error}"));
-    if error.kind() == io::ErrorKind::PermissionDenied {
-        talk("try: sudo usermod -aG diarwatch $USER   (then log in again)");
-        return Exit::NoPermission;
-    }
-    talk("try: systemctl status diarwatch-agent; journalctl -u diarwatch-agent -n 50");
-    Exit::Unreachable
 }
 
 fn check(path: &Path, output: &Output) -> Exit {
@@ -137,10 +100,10 @@ fn check(path: &Path, output: &Output) -> Exit {
             .iter()
             .map(|fault| {
                 let (line, column) = fault.place.unzip();
-                serde_json::json!({ "line": line, "column": column, "problem": fault.problem, "hint": fault.hint })
+                json!({ "line": line, "column": column, "problem": fault.problem, "hint": fault.hint })
             })
             .collect();
-        let document = serde_json::json!({ "schema": 1, "kind": "config_check", "path": path, "ok": faults.is_empty(), "faults": rows });
+        let document = json!({ "schema": 1, "kind": "config_check", "path": path, "ok": faults.is_empty(), "faults": rows });
         say(&document.to_string());
         return if faults.is_empty() { Exit::Ok } else { Exit::BadConfig };
     }
