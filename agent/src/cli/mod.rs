@@ -4,7 +4,6 @@
 mod ask;
 pub mod operator;
 pub mod service;
-mod view;
 
 use diarwatch_shared::config::ConfigError;
 use diarwatch_shared::daemon::talk;

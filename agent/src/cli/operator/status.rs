@@ -1,11 +1,25 @@
 //! The status document as text for a terminal of 80 columns. Pure; what is not there is shown as
 //! missing, never as 0, and nothing in the document can make it panic.
 
+use diarwatch_shared::daemon::say;
+use diarwatch_shared::exit::Exit;
 use diarwatch_shared::texts::{Lang, Text};
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use super::common::{Common, Form};
+
+/// Runs `diarwatch status`.
+pub(super) fn run(common: &Common) -> Exit {
+    match common.ask(&json!({ "ask": "status" })) {
+        Ok(document) if common.form() == Form::Json => say(&document.to_string()),
+        Ok(document) => say(&status(&document, common.lang())),
+        Err(trouble) => return trouble.tell(),
+    }
+    Exit::Ok
+}
 
 /// One screen of a `status` document.
-pub(super) fn status(document: &Value, lang: Lang) -> String {
+fn status(document: &Value, lang: Lang) -> String {
     let text = |text: Text| text.in_lang(lang);
     let mut lines = Vec::new();
     let simulated = document["simulated"].as_bool() == Some(true);
