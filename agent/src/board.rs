@@ -13,6 +13,7 @@ use crate::recent::Recent;
 use crate::sample::gpu::message::GpuFacts;
 use crate::sample::gpu::{DriverState, FAST, FAST_METRICS, SLOW_METRICS};
 use crate::sample::host::HostTick;
+use crate::services::ServiceStatus;
 use crate::workers::WorkerStatus;
 
 /// The shared snapshot.
@@ -40,6 +41,8 @@ pub struct Snapshot {
     pub workers: Vec<WorkerStatus>,
     /// The queues, in order of the configuration.
     pub queues: Vec<QueueStatus>,
+    /// The services that are asked, in order of the configuration.
+    pub services: Vec<ServiceStatus>,
     /// The configuration in effect as a document, secrets left out, and what became of the last reload.
     pub config: serde_json::Value,
     /// The newest ticks and events.
@@ -121,6 +124,7 @@ impl Board {
             host: HostTick::default(),
             workers: Vec::new(),
             queues: Vec::new(),
+            services: Vec::new(),
             config: serde_json::Value::Null,
             recent: Recent::default(),
             link: Link::default(),
@@ -172,6 +176,13 @@ impl Snapshot {
         match self.queues.iter_mut().find(|known| known.queue == status.queue) {
             Some(known) => *known = status,
             None => self.queues.push(status),
+        }
+    }
+
+    /// A service was asked.
+    pub fn service_told(&mut self, status: ServiceStatus) {
+        if let Some(known) = self.services.iter_mut().find(|known| known.service == status.service) {
+            *known = status;
         }
     }
 

@@ -26,6 +26,9 @@ const VALUE_BYTES: usize = 11;
 /// Bytes of a tick's time in the worst case.
 const TIME_BYTES: usize = 10;
 
+/// A group without a tick for so many cuts makes room when the schema changes anyway.
+const IDLE_CUTS_MAX: u32 = 600;
+
 /// A packed frame without its number.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cut {
@@ -47,6 +50,8 @@ struct Open {
     group: Arc<str>,
     keys: Arc<[SeriesKey]>,
     body: Group,
+    /// Cuts in a row that found no tick of it.
+    idle: u32,
 }
 
 /// Collects ticks.
@@ -119,6 +124,10 @@ impl Framer {
 
     /// Gives the tick's group its columns; false when no aggregator would take such a schema.
     fn lay_out(&mut self, known: Option<usize>, tick: &Tick) -> bool {
+        if known.is_none() && self.groups.iter().any(|open| open.idle > IDLE_CUTS_MAX) {
+            self.groups.retain(|open| open.idle <= IDLE_CUTS_MAX || !open.body.times.is_empty());
+            self.schema = None;
+        }
         let others: usize = self
             .groups
             .iter()
@@ -134,7 +143,7 @@ impl Framer {
         }
         let columns: Vec<Vec<Reading>> = vec![Vec::new(); tick.keys.len()];
         let body = Group { times: Vec::new(), columns };
-        let open = Open { group: Arc::clone(&tick.group), keys: Arc::clone(&tick.keys), body };
+        let open = Open { group: Arc::clone(&tick.group), keys: Arc::clone(&tick.keys), body, idle: 0 };
         match known.and_then(|at| self.groups.get_mut(at)) {
             Some(slot) => *slot = open,
             None => self.groups.push(open),
@@ -160,6 +169,7 @@ impl Framer {
 
 impl Open {
     fn take(&mut self) -> Group {
+        self.idle = if self.body.times.is_empty() { self.idle.saturating_add(1) } else { 0 };
         let empty = Group { times: Vec::new(), columns: vec![Vec::new(); self.keys.len()] };
         std::mem::replace(&mut self.body, empty)
     }
@@ -212,6 +222,20 @@ mod tests {
         let keys: Vec<SeriesKey> = keys.iter().map(|key| SeriesKey::new(key, &[])).collect();
         let readings = keys.iter().map(|_| Ok(value)).collect();
         Tick { group: group.into(), at: UnixMicros(at), keys: keys.into(), readings }
+    }
+
+    #[test]
+    fn a_group_that_is_no_more_makes_room_when_another_one_comes() {
+        let mut framer = Framer::default();
+        for round in 0..3 * GROUPS_MAX as u64 {
+            framer.push(tick(&format!("g{round}"), round, &["a"], 1.0)).unwrap();
+            for _ in 0..=IDLE_CUTS_MAX / 8 {
+                framer.push(tick("steady", round, &["b"], 1.0)).unwrap();
+                framer.cut().unwrap();
+            }
+        }
+        assert_eq!(framer.rejected(), 0);
+        assert!(framer.groups.len() <= 12, "{}", framer.groups.len());
     }
 
     #[test]

@@ -10,6 +10,7 @@
 pub mod board;
 pub mod cli;
 pub mod config;
+pub mod crew;
 pub mod frame;
 pub mod judge;
 pub mod observe;
@@ -18,9 +19,12 @@ pub mod probe;
 pub mod proc_text;
 pub mod queue;
 pub mod recent;
+pub mod reload;
 pub mod restart;
 pub mod sample;
+pub mod services;
 pub mod spool;
+pub mod stages;
 pub mod status;
 pub mod uplink;
 pub mod worker_series;
@@ -38,14 +42,12 @@ use tracing::{info, warn};
 use board::Board;
 use config::{Config, IdentityConfig};
 use pipeline::Pipeline;
-use sample::{INPUTS_MAX, Input, Sink};
+use sample::{INPUTS_MAX, Input};
 use spool::{Spool, SpoolError};
-use uplink::Uplink;
+use stages::{Stages, Ways};
 
 /// For the last frames to be acknowledged when the agent stops; they stay in the spool otherwise.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// Outputs of the workers that may wait; events wait for room, statuses are sent again.
-const WORKER_OUTPUTS_MAX: usize = 256;
 
 /// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
@@ -84,19 +86,20 @@ pub enum StartError {
         /// What is known of it.
         why: String,
     },
-    /// Workers cannot be probed.
-    #[error("workers: {0}")]
-    Workers(#[from] probe::ProbeError),
+    /// Workers or services cannot be probed.
+    #[error("probes: {0}")]
+    Probes(#[from] probe::ProbeError),
     /// The signals cannot be watched.
     #[error("signals: {0}")]
     Signals(std::io::Error),
 }
 
-/// Runs the agent until SIGTERM or SIGINT.
+/// Runs the agent until SIGTERM or SIGINT; SIGHUP reads its configuration again.
 ///
 /// # Errors
-/// When it cannot start; once it runs it goes on.
-pub async fn run(config: Config) -> Result<(), StartError> {
+/// When it cannot start, or when a stage ended by itself.
+pub async fn run(path: &Path, text: &str, config: Config) -> Result<(), StartError> {
+    let mut reloads = daemon::Reloads::new().map_err(StartError::Signals)?;
     let identity = identity(&config.identity)?;
     let node = identity.node()?;
     identity.check_node(clock::now())?;
@@ -109,44 +112,42 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let socket = config.socket.path.clone();
     let listener =
         observe::bind(&socket).map_err(|source| StartError::Socket { path: socket.clone(), source })?;
+    board.update(|board| board.config = reload::describe(path, text, started, &[]));
 
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
     let (next, next_seen) = watch::channel(0);
-    let (stop, stopped) = watch::channel(false);
-
-    // sample
-    let sink = Sink::new(inputs.clone());
-    sample::host::start(config.host.interval.0, sink.clone(), board.clone());
-    let mut gpu = tokio::spawn(sample::gpu::run(config.gpu, sink, board.clone()));
-    // probe -> judge -> restart -> event
-    let workers = start_workers(config.workers, inputs.clone(), stopped)?;
     // frame -> spool
     let mut pipeline = tokio::spawn(Pipeline::new(spool.clone(), epoch, next, board.clone()).run(received));
-    // uplink
-    let endpoints = config.aggregator.endpoints;
-    let uplink = Uplink { endpoints, tls, spool, epoch, next: next_seen, board: board.clone() };
-    let mut uplink = tokio::spawn(uplink::run(uplink));
     // observe
     let mut observe = tokio::spawn(observe::serve(listener, board.clone()));
+    // sample, probe -> judge -> restart -> event, uplink
+    let ways = Ways { inputs: inputs.clone(), tls, spool, epoch, next: next_seen, board: board.clone() };
+    let mut stages = Stages::start(config, ways)?;
 
     info!(node = %node, epoch = epoch.0, "agent runs");
     daemon::ready(&format!("node {node}"));
-    let signal = tokio::select! {
-        signal = daemon::stop_signal() => signal.map_err(StartError::Signals)?,
-        end = &mut gpu => return Err(ended("gpu", end)),
-        end = &mut pipeline => return Err(ended("frame", end)),
-        end = &mut uplink => return Err(ended("uplink", end)),
-        end = &mut observe => return Err(ended("observe", end)),
+    let mut stop = std::pin::pin!(daemon::stop_signal());
+    let signal = loop {
+        tokio::select! {
+            signal = &mut stop => break signal.map_err(StartError::Signals)?,
+            () = reloads.next() => {
+                daemon::reloading();
+                let outcome = stages.reload(path);
+                daemon::ready(&outcome);
+            }
+            error = stages.ended() => return Err(error),
+            end = &mut pipeline => return Err(ended("frame", end)),
+            end = &mut observe => return Err(ended("observe", end)),
+        }
     };
 
     info!(signal, "agent stops");
     daemon::stopping();
-    stop.send_replace(true);
-    drop(workers.await);
-    gpu.abort();
+    let uplink = stages.stop().await;
     drop(inputs.send(Input::Stop).await);
     drop(pipeline.await);
     drain(&board).await;
+    uplink.abort();
     observe.abort();
     drop(std::fs::remove_file(socket));
     let (emitted, acked) = board.read(|board| (board.frames_emitted, board.spool.frames_acked));
@@ -157,24 +158,6 @@ pub async fn run(config: Config) -> Result<(), StartError> {
 fn ended(stage: &'static str, end: Result<impl std::fmt::Debug, tokio::task::JoinError>) -> StartError {
     let why = end.map_or_else(|error| error.to_string(), |end| format!("{end:?}"));
     StartError::Ended { stage, why }
-}
-
-/// Workers speak through a queue of their own, so that its type stays theirs.
-fn start_workers(
-    workers: Vec<config::worker::WorkerConfig>,
-    inputs: mpsc::Sender<Input>,
-    stop: watch::Receiver<bool>,
-) -> Result<tokio::task::JoinHandle<()>, StartError> {
-    let (outputs, mut told) = mpsc::channel(WORKER_OUTPUTS_MAX);
-    let mut running = workers::start(workers, outputs, stop)?;
-    Ok(tokio::spawn(async move {
-        while let Some(output) = told.recv().await {
-            if inputs.send(Input::Worker(output)).await.is_err() {
-                break;
-            }
-        }
-        while running.join_next().await.is_some() {}
-    }))
 }
 
 /// Waits until the aggregator has everything, or for [`DRAIN_TIMEOUT`].

@@ -3,9 +3,9 @@
 //! answers 200 as well. One probe of a worker at a time; the next one waits for it. A worker that is
 //! slow costs its own probe only, and never longer than `timeout`.
 //!
-//! Only plain HTTP is spoken now (`https://` is refused with the configuration): the workers listen
-//! on their own host. The client is given an empty TLS configuration so that it neither reads the
-//! host's certificates nor fails where there are none.
+//! Workers are asked by plain HTTP (`https://` is refused with the configuration): they listen on their
+//! own host, and their client has an empty TLS configuration, so that it neither reads the host's
+//! certificates nor fails where there are none. Services elsewhere may be asked by `https`.
 
 use std::error::Error;
 use std::fmt;
@@ -70,7 +70,22 @@ impl Prober {
     /// # Errors
     /// When TLS or the resolver cannot be set up.
     pub fn new() -> Result<Self, ProbeError> {
-        client().map(Self)
+        let tls = rustls::ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| ProbeError::Client(error.to_string()))?
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        client(Client::builder().tls_backend_preconfigured(tls)).map(Self)
+    }
+
+    /// A client that also speaks `https`, by the host's own list of authorities.
+    ///
+    /// # Errors
+    /// When the host has no such list.
+    pub fn with_system_roots() -> Result<Self, ProbeError> {
+        // The client takes the process' provider; a second installation changes nothing.
+        drop((*provider()).clone().install_default());
+        client(Client::builder()).map(Self)
     }
 
     /// Asks once.
@@ -112,15 +127,15 @@ pub fn judge_response(config: &ReadinessConfig, status: u16, body: &[u8]) -> Ver
     Verdict::Ready
 }
 
-/// Whether an address can be probed.
+/// Whether an address can be probed; `schemes` are those that are spoken.
 ///
 /// # Errors
 /// A fragment that says why it cannot.
-pub fn check_url(url: &str) -> Result<(), String> {
+pub fn check_url(url: &str, schemes: &[&str]) -> Result<(), String> {
     let parsed = reqwest::Url::parse(url).map_err(|error| format!("`{url}` is not an address: {error}"))?;
     match parsed.scheme() {
-        "http" => Ok(()),
-        "https" => Err(format!("`{url}` is https, which probes do not support yet")),
+        scheme if schemes.contains(&scheme) => Ok(()),
+        "https" => Err(format!("`{url}` is https, which this probe does not speak")),
         other => Err(format!("`{url}` begins with `{other}:` instead of `http:`")),
     }
 }
@@ -146,14 +161,8 @@ impl fmt::Display for Verdict {
     }
 }
 
-fn client() -> Result<Client, ProbeError> {
-    let tls = rustls::ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| ProbeError::Client(error.to_string()))?
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    Client::builder()
-        .tls_backend_preconfigured(tls)
+fn client(builder: reqwest::ClientBuilder) -> Result<Client, ProbeError> {
+    builder
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .pool_max_idle_per_host(0)
@@ -270,9 +279,9 @@ mod tests {
 
     #[test]
     fn only_plain_http_can_be_probed() {
-        assert_eq!(check_url("http://localhost:8000/ready"), Ok(()));
+        assert_eq!(check_url("http://localhost:8000/ready", &["http"]), Ok(()));
         for bad in ["https://localhost/", "unix:///run/x", "localhost:8000", "", "http://"] {
-            assert!(check_url(bad).is_err(), "{bad:?}");
+            assert!(check_url(bad, &["http"]).is_err(), "{bad:?}");
         }
     }
 

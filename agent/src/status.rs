@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::board::{Gpu, Link, Snapshot, SpoolState};
 use crate::queue::QueueStatus;
 use crate::sample::gpu::DriverState;
+use crate::services::ServiceStatus;
 use crate::workers::WorkerStatus;
 
 /// Version of the document.
@@ -49,6 +50,7 @@ pub struct Status {
     gpus: Vec<GpuStatus>,
     workers: Vec<WorkerStatus>,
     queues: Vec<QueueStatus>,
+    services: Vec<ServiceStatus>,
     link: Link,
     spool: SpoolState,
     frames_emitted: u64,
@@ -97,6 +99,7 @@ pub fn of(snapshot: &Snapshot) -> Status {
         gpus: snapshot.gpus.iter().map(gpu).collect(),
         workers: snapshot.workers.clone(),
         queues: snapshot.queues.clone(),
+        services: snapshot.services.clone(),
         link: snapshot.link.clone(),
         spool: snapshot.spool.clone(),
         frames_emitted: snapshot.frames_emitted,

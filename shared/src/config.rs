@@ -3,10 +3,12 @@
 //! Takes TOML; gives the value, or an error with path, line, column and, for an unknown key, the
 //! nearest known one. Pure: whoever calls reads the file.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
+use toml::de::{DeTable, DeValue};
 
 /// What is wrong with a configuration, and where.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,6 +62,36 @@ pub fn parse<T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, ConfigEr
         let hint = suggestion(&problem);
         ConfigError { path: path.to_owned(), place, problem, hint }
     })
+}
+
+/// The line, from 1, at which each key of a TOML text is set, by its dotted path: `gpu.fast_interval`,
+/// `worker[0].name`. Empty when the text is not TOML.
+#[must_use]
+pub fn places(text: &str) -> BTreeMap<String, usize> {
+    let mut places = BTreeMap::new();
+    if let Ok(table) = DeTable::parse(text) {
+        place_table("", table.get_ref(), text, &mut places);
+    }
+    places
+}
+
+fn place_table(prefix: &str, table: &DeTable<'_>, text: &str, places: &mut BTreeMap<String, usize>) {
+    for (key, value) in table {
+        let name = key.get_ref();
+        let path = if prefix.is_empty() { name.to_string() } else { format!("{prefix}.{name}") };
+        places.insert(path.clone(), line_and_column(text, key.span().start).0);
+        match value.get_ref() {
+            DeValue::Table(inner) => place_table(&path, inner, text, places),
+            DeValue::Array(items) => {
+                for (at, item) in items.iter().enumerate() {
+                    if let DeValue::Table(inner) = item.get_ref() {
+                        place_table(&format!("{path}[{at}]"), inner, text, places);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Line and column (in characters), from 1, of a byte offset.
@@ -125,6 +157,17 @@ mod tests {
     fn a_duration_without_a_unit_is_refused_at_its_place() {
         let error = fail("[sample]\ninterval = 3\n");
         assert!(error.starts_with("a.toml:2:12: ") && error.contains("`3s`"), "{error}");
+    }
+
+    #[test]
+    fn a_key_is_found_at_the_line_that_sets_it() {
+        let found = places("a = 1\n[b]\nc.d = 2\n[[e]]\nf = 3\n[[e]]\nf = 4\n");
+        let line = |key: &str| found.get(key).copied();
+        assert_eq!(
+            (line("a"), line("b.c.d"), line("e[0].f"), line("e[1].f")),
+            (Some(1), Some(3), Some(5), Some(7))
+        );
+        assert_eq!(places("not = = toml"), BTreeMap::new());
     }
 
     #[test]

@@ -22,5 +22,6 @@ pub mod node;
 pub mod quantity;
 pub mod reading;
 pub mod schema;
+pub mod settings;
 pub mod texts;
 pub mod wire;

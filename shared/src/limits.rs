@@ -12,7 +12,7 @@ pub const CONTROL_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one event, evidence included.
 pub const EVENT_BYTES_MAX: usize = 60 * 1024;
 /// Groups (sets of series read at the same instants) in a schema.
-pub const GROUPS_MAX: usize = 64;
+pub const GROUPS_MAX: usize = 128;
 /// Series in a schema, over all groups.
 pub const SERIES_MAX: usize = 4_096;
 /// Ticks of one group in one frame.

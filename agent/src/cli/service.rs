@@ -55,8 +55,8 @@ pub fn main(arguments: Arguments) -> Exit {
 
 fn serve(path: &std::path::Path) -> Exit {
     daemon::start_log("diarwatch-agent");
-    let config = match config::load(path) {
-        Ok(config) => config,
+    let (text, config) = match config::read(path) {
+        Ok(read) => read,
         Err(faults) => return complain(&faults),
     };
     // One thread: a worker's death signal follows the thread that started it.
@@ -67,7 +67,7 @@ fn serve(path: &std::path::Path) -> Exit {
             return Exit::Temporary;
         }
     };
-    let outcome = runtime.block_on(run(config));
+    let outcome = runtime.block_on(run(path, &text, config));
     // A name that does not resolve must not hold the end up.
     runtime.shutdown_timeout(END_WAIT);
     match outcome {

@@ -7,14 +7,17 @@
 //! state that `diarwatch status` shows and that mends itself: no NVIDIA driver, an aggregator that
 //! does not answer, a worker that ends.
 
+pub mod effective;
+pub mod service;
 pub mod worker;
 
 use std::path::{Path, PathBuf};
 
 use diarwatch_shared::config::{self, ConfigError};
 use diarwatch_shared::quantity::{Bytes, Span};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use service::{SERVICES_MAX, ServiceConfig};
 use worker::WorkerConfig;
 
 /// Where the configuration is looked for when no path is given.
@@ -24,7 +27,7 @@ pub const DEFAULT_PATH: &str = "/etc/diarwatch/agent.toml";
 pub const WORKERS_MAX: usize = 48;
 
 /// The agent's configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Who this node is.
@@ -46,10 +49,13 @@ pub struct Config {
     /// Workers that are kept alive.
     #[serde(default, rename = "worker")]
     pub workers: Vec<WorkerConfig>,
+    /// Services that are asked.
+    #[serde(default, rename = "service")]
+    pub services: Vec<ServiceConfig>,
 }
 
 /// Three PEM files. A missing or unfit one is refused at start.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityConfig {
     /// The CA that signed the aggregator's certificate.
@@ -61,7 +67,7 @@ pub struct IdentityConfig {
 }
 
 /// Where frames go. An aggregator that does not answer is a state, not a fault: frames wait in the spool.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AggregatorConfig {
     /// `host:port`, in order of preference.
@@ -69,7 +75,7 @@ pub struct AggregatorConfig {
 }
 
 /// The spool.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpoolConfig {
     /// Directory; made when it is not there.
@@ -94,7 +100,7 @@ impl Default for SpoolConfig {
 }
 
 /// The socket of `diarwatch`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SocketConfig {
     /// Path; its group may ask, others may not.
@@ -111,7 +117,7 @@ impl Default for SocketConfig {
 pub const DEFAULT_SOCKET: &str = "/run/diarwatch/agent.sock";
 
 /// GPUs. A missing driver is a state, not a fault.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct GpuConfig {
     /// Whether GPUs are sampled at all.
@@ -139,7 +145,7 @@ impl Default for GpuConfig {
 }
 
 /// The host.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HostConfig {
     /// CPU, memory, pressure; at least 100 ms.
@@ -157,9 +163,18 @@ impl Default for HostConfig {
 /// # Errors
 /// The first fault of the file, or every value that is not acceptable.
 pub fn load(path: &Path) -> Result<Config, Vec<ConfigError>> {
+    read(path).map(|(_, config)| config)
+}
+
+/// As [`load`], with the text.
+///
+/// # Errors
+/// As [`load`].
+pub fn read(path: &Path) -> Result<(String, Config), Vec<ConfigError>> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| vec![ConfigError::unreadable(path, &error, DEFAULT_PATH)])?;
-    parse(path, &text)
+    let config = parse(path, &text)?;
+    Ok((text, config))
 }
 
 /// Checks a configuration's text.
@@ -233,7 +248,26 @@ fn validate(config: &Config) -> Vec<(String, Option<String>)> {
         "write at least \"1m\"",
     );
     validate_workers(&config.workers, &mut faults);
+    validate_services(&config.services, &mut faults);
     faults
+}
+
+fn validate_services(services: &[ServiceConfig], faults: &mut Vec<(String, Option<String>)>) {
+    if services.len() > SERVICES_MAX {
+        let problem = format!("there are more than {SERVICES_MAX} [[service]]");
+        faults.push((problem, Some("let another host ask some of them".into())));
+    }
+    let mut names = std::collections::BTreeSet::new();
+    for service in services {
+        if !names.insert(&service.name) {
+            let problem = format!("two [[service]] are called `{}`", service.name);
+            faults.push((problem, Some("give each its own name".into())));
+        }
+        for fault in service.validate() {
+            let problem = format!("[[service]] `{}`: {}: {}", service.name, fault.field, fault.problem);
+            faults.push((problem, Some(fault.hint)));
+        }
+    }
 }
 
 fn validate_workers(workers: &[WorkerConfig], faults: &mut Vec<(String, Option<String>)>) {
@@ -315,7 +349,7 @@ mod tests {
         let text: String = (0..=WORKERS_MAX).map(worker).collect();
         assert!(faults(&text).contains("more than 48 [[worker]]"), "{}", faults(&text));
         // The host's own groups fit too.
-        const { assert!(WORKERS_MAX + 10 < diarwatch_shared::limits::GROUPS_MAX) };
+        const { assert!(WORKERS_MAX + SERVICES_MAX + 10 < diarwatch_shared::limits::GROUPS_MAX) };
     }
 
     #[test]

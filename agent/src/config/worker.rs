@@ -13,7 +13,7 @@ use std::time::Duration;
 use diarwatch_shared::limits::LABEL_BYTES_MAX;
 use diarwatch_shared::node::WorkerId;
 use diarwatch_shared::quantity::Span;
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::probe;
 
@@ -23,7 +23,7 @@ pub const PROBE_INTERVAL_MS_MIN: u64 = 100;
 pub const BACKOFF_BASE_MS_MIN: u64 = 100;
 
 /// A worker on this host.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorkerConfig {
     /// Its name: a DNS label, unique on this host, the `worker` label of its series. No default.
@@ -65,7 +65,7 @@ pub struct WorkerConfig {
 }
 
 /// How a worker's readiness is asked for: an HTTP GET of which status and body decide.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReadinessConfig {
     /// The address, `http://` only; redirects and proxies are not followed. No default.
@@ -95,7 +95,8 @@ pub struct ReadinessConfig {
 }
 
 /// Who starts and stops a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum DriverKind {
     /// The agent itself; the worker ends with the agent.
     Child,
@@ -134,8 +135,7 @@ impl WorkerConfig {
         self.check_command(&mut faults);
         self.check_place(&mut faults);
         self.check_spans(&mut faults);
-        self.readiness.check_spans(&mut faults);
-        self.readiness.check_answer(&mut faults);
+        faults.0.extend(self.readiness.faults(&["http"]));
         faults.0
     }
 
@@ -216,6 +216,14 @@ impl WorkerConfig {
 }
 
 impl ReadinessConfig {
+    /// Everything that is wrong with a probe whose address may begin with one of `schemes`.
+    pub(crate) fn faults(&self, schemes: &[&str]) -> Vec<Fault> {
+        let mut faults = Faults::default();
+        self.check_spans(&mut faults);
+        self.check_answer(&mut faults, schemes);
+        faults.0
+    }
+
     fn check_spans(&self, faults: &mut Faults) {
         faults.at_least("readiness.interval", self.interval, PROBE_INTERVAL_MS_MIN);
         if self.timeout.0 == Duration::ZERO {
@@ -226,8 +234,8 @@ impl ReadinessConfig {
         }
     }
 
-    fn check_answer(&self, faults: &mut Faults) {
-        if let Err(problem) = probe::check_url(&self.url) {
+    fn check_answer(&self, faults: &mut Faults, schemes: &[&str]) {
+        if let Err(problem) = probe::check_url(&self.url, schemes) {
             faults.add("readiness.url", problem, "write for example http://127.0.0.1:8000/ready");
         }
         if !(100..=599).contains(&self.status) {
@@ -272,6 +280,13 @@ impl<'de> Deserialize<'de> for DriverKind {
             ))),
             other => Err(de::Error::unknown_variant(other, &["child"])),
         }
+    }
+}
+
+/// The names alone.
+impl Serialize for Environment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.keys().map(|name| (name, super::effective::REDACTED)))
     }
 }
 

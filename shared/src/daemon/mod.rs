@@ -6,7 +6,7 @@ mod terminal;
 use std::io::IsTerminal;
 
 pub use terminal::{say, talk};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
@@ -48,6 +48,31 @@ fn colours() -> bool {
 /// Tells systemd that the service does its work now.
 pub fn ready(status: &str) {
     drop(sd_notify::notify(&[sd_notify::NotifyState::Ready, sd_notify::NotifyState::Status(status)]));
+}
+
+/// Tells systemd that the configuration is being read again; [`ready`] ends that.
+pub fn reloading() {
+    drop(sd_notify::notify(&[sd_notify::NotifyState::Reloading]));
+}
+
+/// SIGHUPs, the wish to read the configuration again; several in a row may be one.
+pub struct Reloads(Signal);
+
+impl Reloads {
+    /// Watches from now on.
+    ///
+    /// # Errors
+    /// When the signal cannot be watched.
+    pub fn new() -> std::io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// Tells systemd that the service is stopping.

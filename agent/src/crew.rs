@@ -1,0 +1,103 @@
+//! The workers of this host, each with a stop of its own, so that a reload touches only those whose
+//! configuration changed.
+//!
+//! Takes the configured workers; gives their outputs into one queue. A changed worker is stopped with
+//! its grace and started anew after that; nobody waits for it.
+
+use std::collections::BTreeMap;
+
+use diarwatch_shared::node::WorkerId;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::{error, info};
+
+use crate::config::worker::WorkerConfig;
+use crate::workers::{self, WorkerOutput};
+
+/// The workers that are looked after.
+pub struct Crew {
+    out: mpsc::Sender<WorkerOutput>,
+    members: BTreeMap<WorkerId, Member>,
+    leaving: Vec<JoinHandle<()>>,
+}
+
+struct Member {
+    config: WorkerConfig,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Crew {
+    /// Nobody yet; `out` takes what they will give.
+    #[must_use]
+    pub fn new(out: mpsc::Sender<WorkerOutput>) -> Self {
+        Self { out, members: BTreeMap::new(), leaving: Vec::new() }
+    }
+
+    /// Makes these the workers that are looked after; gives the names of those that are no more.
+    pub fn apply(&mut self, configs: Vec<WorkerConfig>) -> Vec<WorkerId> {
+        self.leaving.retain(|task| !task.is_finished());
+        let gone: Vec<WorkerId> = self
+            .members
+            .keys()
+            .filter(|name| !configs.iter().any(|config| config.name == **name))
+            .cloned()
+            .collect();
+        for name in &gone {
+            if let Some(member) = self.members.remove(name) {
+                info!(worker = %name, "worker is no longer configured: it is stopped");
+                self.leaving.push(member.leave());
+            }
+        }
+        for config in configs {
+            let before = match self.members.remove(&config.name) {
+                Some(member) if member.config == config => {
+                    self.members.insert(config.name.clone(), member);
+                    continue;
+                }
+                Some(member) => {
+                    info!(worker = %config.name, "worker's configuration changed: it is stopped and started anew");
+                    Some(member.leave())
+                }
+                None => None,
+            };
+            let member = Member::start(config, self.out.clone(), before);
+            self.members.insert(member.config.name.clone(), member);
+        }
+        gone
+    }
+
+    /// Stops all at once, each with its grace, and waits for them.
+    pub async fn stop(self) {
+        let members: Vec<JoinHandle<()>> = self.members.into_values().map(Member::leave).collect();
+        for task in members.into_iter().chain(self.leaving) {
+            drop(task.await);
+        }
+    }
+}
+
+impl Member {
+    /// Starts it once `before`, the same worker under its old configuration, is gone.
+    fn start(config: WorkerConfig, out: mpsc::Sender<WorkerOutput>, before: Option<JoinHandle<()>>) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let own = config.clone();
+        let task = tokio::spawn(async move {
+            if let Some(before) = before {
+                drop(before.await);
+            }
+            if *stopped.borrow() {
+                return;
+            }
+            match workers::start(vec![own], out, stopped) {
+                Ok(mut running) => while running.join_next().await.is_some() {},
+                Err(error) => error!(%error, "worker cannot be looked after"),
+            }
+        });
+        Self { config, stop, task }
+    }
+
+    fn leave(self) -> JoinHandle<()> {
+        self.stop.send_replace(true);
+        self.task
+    }
+}
