@@ -128,7 +128,7 @@ fn serve(path: &Path) -> Exit {
             return Exit::Temporary;
         }
     };
-    match runtime.block_on(run(config)) {
+    match runtime.block_on(run(path, config)) {
         Ok(()) => Exit::Ok,
         Err(error) => {
             talk(&format!("error: {}: {error}", path.display()));

@@ -13,13 +13,13 @@ use diarwatch_shared::config::{self, ConfigError};
 use diarwatch_shared::node::NodeId;
 use diarwatch_shared::quantity::{Bytes, Span};
 use diarwatch_shared::texts::Lang;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Where the configuration is looked for when no path is given.
 pub const DEFAULT_PATH: &str = "/etc/diarwatch/aggregator.toml";
 
 /// The aggregator's configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Who the aggregator is.
@@ -47,7 +47,7 @@ pub struct Config {
 }
 
 /// Three PEM files. A missing or unfit one is refused at start.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityConfig {
     /// The CA that signed the nodes' certificates.
@@ -59,7 +59,7 @@ pub struct IdentityConfig {
 }
 
 /// Where agents connect.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IntakeConfig {
     /// UDP address.
@@ -73,7 +73,7 @@ impl Default for IntakeConfig {
 }
 
 /// Where people and programs ask. There are no tokens yet: anything but a loopback address is refused.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
     /// TCP address, loopback only.
@@ -89,7 +89,7 @@ impl Default for HttpConfig {
 }
 
 /// What is kept.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StoreConfig {
     /// Directory; made when it is not there.
@@ -114,7 +114,7 @@ impl Default for StoreConfig {
 }
 
 /// What is an alert.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RulesConfig {
     /// Prometheus rule files, beside the built-in rules. A missing one is refused at start.
@@ -132,7 +132,7 @@ impl Default for RulesConfig {
 }
 
 /// Which nodes there are.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NodesConfig {
     /// Nodes that are shown as "never seen" until they send.
@@ -148,7 +148,7 @@ impl Default for NodesConfig {
 }
 
 /// How times and texts are shown.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DisplayConfig {
     /// IANA time zone.
@@ -164,7 +164,7 @@ impl Default for DisplayConfig {
 }
 
 /// Slack by incoming webhook.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlackConfig {
     /// A file that holds the webhook's address: it is a secret. A missing one is refused at start.

@@ -5,20 +5,21 @@
 //! When evaluation is slow, arrivals that came meanwhile share the next round.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use diarwatch_shared::backoff::unit;
-use diarwatch_shared::clock::{self, UnixMicros, Zone};
+use diarwatch_shared::clock::{self, UnixMicros};
 use diarwatch_shared::schema::Labels;
-use diarwatch_shared::texts::Lang;
+use tokio::sync::watch;
 use tokio::time::{interval, sleep, timeout};
 use tracing::{error, info, warn};
 
 use crate::alerts::{Change, Phase};
 use crate::computed::{self, Live};
-use crate::config::{NodesConfig, RulesConfig};
 use crate::desk::{Desk, Kept};
-use crate::notify::slack::{Marks, Slack, payload};
+use crate::effect::InEffect;
+use crate::notify::slack::{Marks, payload};
 use crate::notify::{Outcome, message};
 use crate::rules::{AlertRule, RuleSet};
 use crate::store::{Memory, Store};
@@ -28,8 +29,29 @@ const GATHER: Duration = Duration::from_millis(50);
 /// Between looks at an empty outbox.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Evaluates rules until the aggregator stops.
-pub async fn evaluate(store: Store, rules: RuleSet, desk: Desk, config: RulesConfig, nodes: NodesConfig) {
+/// Evaluates rules until the aggregator stops; what is in effect may change between two rounds.
+pub async fn evaluate(store: Store, desk: Desk, mut in_effect: watch::Receiver<Arc<InEffect>>) {
+    loop {
+        let effect = Arc::clone(&in_effect.borrow_and_update());
+        forget_rules(&desk, &effect.rules).await;
+        store.update(|memory| memory.expect(&effect.config.nodes.expected));
+        let mut each = interval(effect.config.rules.interval.0);
+        loop {
+            tokio::select! {
+                _ = each.tick() => {}
+                () = store.arrival() => sleep(GATHER).await,
+                changed = in_effect.changed() => match changed {
+                    Ok(()) => break,
+                    // Nobody is left to change it: the aggregator stops.
+                    Err(_) => return,
+                },
+            }
+            round(&store, &desk, &effect).await;
+        }
+    }
+}
+
+async fn forget_rules(desk: &Desk, rules: &RuleSet) {
     let there = |group: &str, name: &str| rules.alerts().any(|rule| rule.group == group && rule.name == name);
     for alert in desk.change(|kept| (true, kept.alerts.forget_rules(there))).await {
         warn!(
@@ -38,21 +60,24 @@ pub async fn evaluate(store: Store, rules: RuleSet, desk: Desk, config: RulesCon
             "alert is forgotten: its rule is gone"
         );
     }
-    let mut each = interval(config.interval.0);
-    loop {
-        tokio::select! {
-            _ = each.tick() => {}
-            () = store.arrival() => sleep(GATHER).await,
-        }
-        let now = clock::now();
-        store.update(|memory| memory.head.trim(now));
-        let round = store.read(|memory| {
-            let sending = computed::sending(memory, nodes.timeout.0, now);
-            let evaluation = rules.evaluate(&Live::new(memory, &sending, now), now, config.lookback.0);
-            Round { evaluation, sending, now }
-        });
-        desk.change(|kept| store.read(|memory| round.put(kept, &rules, memory, config.lookback.0))).await;
-    }
+}
+
+async fn round(store: &Store, desk: &Desk, effect: &InEffect) {
+    let InEffect { config, rules, problem, .. } = effect;
+    let lookback = config.rules.lookback.0;
+    let now = clock::now();
+    store.update(|memory| memory.head.trim(now));
+    let round = store.read(|memory| {
+        let sending = computed::sending(memory, config.nodes.timeout.0, now);
+        let evaluation = rules.evaluate(&Live::new(memory, &sending, now), now, lookback);
+        Round { evaluation, sending, now }
+    });
+    desk.change(|kept| {
+        let outcome = store.read(|memory| round.put(kept, rules, memory, lookback));
+        kept.faults.extend(problem.clone());
+        outcome
+    })
+    .await;
 }
 
 /// One round of the rules, taken while the store was read.
@@ -84,7 +109,7 @@ impl Round<'_> {
 }
 
 /// Carries messages to Slack until the aggregator stops. Without a channel they are counted as dropped.
-pub async fn notify(store: Store, desk: Desk, slack: Option<Slack>, zone: Zone, lang: Lang) {
+pub async fn notify(store: Store, desk: Desk, in_effect: watch::Receiver<Arc<InEffect>>) {
     loop {
         let due = desk.read(|kept| kept.outbox.due(clock::now()).map(drop)).await;
         if let Err(wait) = due {
@@ -93,13 +118,15 @@ pub async fn notify(store: Store, desk: Desk, slack: Option<Slack>, zone: Zone, 
             continue;
         }
         let Some(message) = desk.change(|kept| (true, kept.outbox.begin())).await else { continue };
-        let outcome = match &slack {
+        let effect = Arc::clone(&in_effect.borrow());
+        let lang = effect.config.display.lang;
+        let outcome = match &effect.slack {
             Some(slack) => {
                 let payload = store.read(|memory| {
                     let action = message::action(&message.alert, &memory.events, lang);
                     let simulated = computed::simulated(memory, message.alert.label("node"));
                     let marks = Marks { simulated, repeated: message.repeated };
-                    payload(&message.alert, action.as_deref(), marks, &zone, lang)
+                    payload(&message.alert, action.as_deref(), marks, &effect.zone, lang)
                 });
                 slack.send(&payload).await
             }

@@ -10,6 +10,7 @@ pub mod computed;
 pub mod config;
 pub mod dashboard;
 pub mod desk;
+pub mod effect;
 pub mod engine;
 pub mod intake;
 pub mod metrics;
@@ -24,18 +25,19 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use diarwatch_shared::clock::{self, Zone};
+use diarwatch_shared::clock;
 use diarwatch_shared::daemon;
 use diarwatch_shared::identity::{Identity, IdentityError};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use api::Api;
-use config::{Config, IdentityConfig, SlackConfig};
+use config::{Config, IdentityConfig};
 use desk::{Desk, DeskError};
-use notify::slack::Slack;
-use rules::{RuleFault, RuleSet, SHIPPED};
+use effect::InEffect;
+use rules::RuleFault;
 use store::{Store, StoreError};
 
 /// Why the aggregator could not start.
@@ -94,21 +96,20 @@ pub enum StartError {
     Ended(String),
 }
 
-/// Runs the aggregator until SIGTERM or SIGINT.
+/// Runs the aggregator until SIGTERM or SIGINT; SIGHUP reads its configuration and rules again.
 ///
 /// # Errors
 /// When it cannot start, or when a stage ended by itself.
-pub async fn run(config: Config) -> Result<(), StartError> {
+pub async fn run(path: &Path, config: Config) -> Result<(), StartError> {
+    let mut reloads = daemon::Reloads::new().map_err(StartError::Signals)?;
     let identity = identity(&config.identity)?;
     identity.check_aggregator(clock::now())?;
     let tls = identity.server()?;
-    let rules = load_rules(&config.rules.files)?;
-    let slack = config.slack.as_ref().map(open_slack).transpose()?;
-    if slack.is_none() {
+    let (effect, in_effect) = watch::channel(Arc::new(InEffect::of(config.clone())?));
+    if config.slack.is_none() {
         warn!("no [slack] is configured: alerts stand on the page only");
     }
-    let zone = Zone::named(&config.display.zone).map_err(StartError::Listen)?;
-    let lang = config.display.lang;
+    let zone = in_effect.borrow().zone.clone();
     let config = Arc::new(config);
 
     // intake -> store
@@ -127,19 +128,26 @@ pub async fn run(config: Config) -> Result<(), StartError> {
     let stored = store.clone();
     stages.spawn(named("store", async move { stored.ended().await }));
     // rules -> alerts -> notify
-    let (rules_config, nodes) = (config.rules.clone(), config.nodes.clone());
-    stages.spawn(named("rules", engine::evaluate(store.clone(), rules, desk.clone(), rules_config, nodes)));
-    let notify = engine::notify(store.clone(), desk.clone(), slack, zone.clone(), lang);
-    stages.spawn(named("notify", notify));
+    stages.spawn(named("rules", engine::evaluate(store.clone(), desk.clone(), in_effect.clone())));
+    stages.spawn(named("notify", engine::notify(store.clone(), desk.clone(), in_effect)));
     // api, dashboard
-    let api = Api::new(store, desk, Arc::clone(&config), zone).router();
+    let api = Api::new(store, desk, config, zone).router();
     stages.spawn(named("api", async move { axum::serve(http, api).await }));
 
     info!(%intake, %page, "aggregator runs");
-    daemon::ready(&format!("intake {intake}, page http://{page}/"));
-    let signal = tokio::select! {
-        signal = daemon::stop_signal() => signal.map_err(StartError::Signals)?,
-        ended = first_end(&mut stages) => return Err(ended),
+    let status = format!("intake {intake}, page http://{page}/");
+    daemon::ready(&status);
+    let mut stop = std::pin::pin!(daemon::stop_signal());
+    let signal = loop {
+        tokio::select! {
+            signal = &mut stop => break signal.map_err(StartError::Signals)?,
+            () = reloads.next() => {
+                daemon::reloading();
+                let refused = effect::reload(path, &effect);
+                daemon::ready(refused.unwrap_or(&status));
+            }
+            ended = first_end(&mut stages) => return Err(ended),
+        }
     };
     info!(signal, "aggregator stops");
     daemon::stopping();
@@ -163,35 +171,6 @@ async fn first_end(stages: &mut JoinSet<&'static str>) -> StartError {
     }
 }
 
-/// The shipped rules, then the configured files.
-fn load_rules(files: &[PathBuf]) -> Result<RuleSet, StartError> {
-    let mut groups = Vec::new();
-    for (name, text) in SHIPPED {
-        groups.extend(rules::load(Path::new(name), text).map_err(StartError::Rules)?);
-    }
-    for path in files {
-        let text = read("[rules] files", path, "put the file there or take it out of the list")?;
-        let text = String::from_utf8(text).map_err(|error| StartError::NotUtf8 {
-            path: path.clone(),
-            line: error
-                .as_bytes()
-                .iter()
-                .take(error.utf8_error().valid_up_to())
-                .filter(|byte| **byte == b'\n')
-                .count()
-                + 1,
-        })?;
-        groups.extend(rules::load(path, &text).map_err(StartError::Rules)?);
-    }
-    Ok(RuleSet::new(groups))
-}
-
-fn open_slack(config: &SlackConfig) -> Result<Slack, StartError> {
-    let path = &config.webhook_url_file;
-    let text = read("[slack] webhook_url_file", path, "write the webhook's address into it")?;
-    Slack::new(&String::from_utf8_lossy(&text)).map_err(|why| StartError::Slack { path: path.clone(), why })
-}
-
 fn identity(config: &IdentityConfig) -> Result<Identity, StartError> {
     let read = |key, path: &Path| read(key, path, "make one with `diarwatch-aggregator pki init`");
     let ca = read("[identity] ca", &config.ca)?;
@@ -199,7 +178,7 @@ fn identity(config: &IdentityConfig) -> Result<Identity, StartError> {
     Ok(Identity::from_pem(&ca, &certificate, &read("[identity] key", &config.key)?)?)
 }
 
-fn read(key: &'static str, path: &Path, hint: &'static str) -> Result<Vec<u8>, StartError> {
+pub(crate) fn read(key: &'static str, path: &Path, hint: &'static str) -> Result<Vec<u8>, StartError> {
     std::fs::read(path).map_err(|source| StartError::Read { key, path: path.to_owned(), source, hint })
 }
 

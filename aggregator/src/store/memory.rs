@@ -85,6 +85,15 @@ impl Memory {
         Self { head: Head::new(window), events: VecDeque::new(), nodes, problem: None }
     }
 
+    /// These nodes are known, though they may never have sent; others that never sent are forgotten.
+    pub fn expect(&mut self, expected: &[NodeId]) {
+        self.nodes
+            .retain(|node, state| state.last_arrival.is_some() || state.connected || expected.contains(node));
+        for node in expected {
+            self.nodes.entry(node.clone()).or_default();
+        }
+    }
+
     /// Frames stored, over all nodes.
     #[must_use]
     pub fn frames_stored(&self) -> u64 {

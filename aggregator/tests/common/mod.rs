@@ -204,6 +204,13 @@ impl Site {
         process.child.wait().unwrap();
     }
 
+    /// Asks it to read its configuration again.
+    pub(crate) fn hangup(&self) {
+        let pid = self.process.as_ref().unwrap().child.id();
+        let status = Command::new("kill").args(["-HUP", &pid.to_string()]).status();
+        assert!(status.unwrap().success());
+    }
+
     /// Ends the aggregator as an operator does; gives its exit number.
     pub(crate) fn stop(&mut self) -> Option<i32> {
         let mut process = self.process.take().expect("it runs");
