@@ -12,6 +12,7 @@ pub mod cli;
 pub mod config;
 pub mod crew;
 pub mod frame;
+pub mod history;
 pub mod judge;
 pub mod observe;
 pub mod pipeline;
@@ -41,6 +42,7 @@ use tracing::{info, warn};
 
 use board::Board;
 use config::{Config, IdentityConfig};
+use history::History;
 use pipeline::Pipeline;
 use sample::{INPUTS_MAX, Input};
 use spool::{Spool, SpoolError};
@@ -117,7 +119,10 @@ pub async fn run(path: &Path, text: &str, config: Config) -> Result<(), StartErr
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
     let (next, next_seen) = watch::channel(0);
     // frame -> spool
-    let mut pipeline = tokio::spawn(Pipeline::new(spool.clone(), epoch, next, board.clone()).run(received));
+    let (history, former) = History::open(&config.spool.directory);
+    board.update(|board| former.iter().for_each(|event| board.recent.event(event)));
+    let pipeline = Pipeline::new(spool.clone(), epoch, next, board.clone(), history);
+    let mut pipeline = tokio::spawn(pipeline.run(received));
     // observe
     let mut observe = tokio::spawn(observe::serve(listener, board.clone()));
     // sample, probe -> judge -> restart -> event, uplink

@@ -22,6 +22,7 @@ use tracing::{debug, error};
 
 use crate::board::Board;
 use crate::frame::{Cut, Due, Framer};
+use crate::history::History;
 use crate::sample::Input;
 use crate::spool::{Handle, Spool, SpoolError};
 use crate::worker_series::WorkerSeries;
@@ -41,6 +42,7 @@ pub struct Pipeline {
     framer: Framer,
     due: Due,
     workers: WorkerSeries,
+    history: History,
     waiting: VecDeque<Event>,
     /// Frames and events that the disk refused.
     refused: u64,
@@ -51,10 +53,16 @@ pub struct Pipeline {
 impl Pipeline {
     /// A pipeline of a new run; `next` tells the uplink how far it got.
     #[must_use]
-    pub fn new(spool: Handle, epoch: Epoch, next: watch::Sender<Seq>, board: Board) -> Self {
+    pub fn new(
+        spool: Handle,
+        epoch: Epoch,
+        next: watch::Sender<Seq>,
+        board: Board,
+        history: History,
+    ) -> Self {
         let (framer, workers) = (Framer::default(), WorkerSeries::default());
         let (due, waiting) = (Due::default(), VecDeque::new());
-        Self { spool, epoch, next, board, framer, due, workers, waiting, refused: 0, given_up: 0 }
+        Self { spool, epoch, next, board, framer, due, workers, history, waiting, refused: 0, given_up: 0 }
     }
 
     /// Runs until it is told to stop; appends what is left.
@@ -114,6 +122,7 @@ impl Pipeline {
     async fn event(&mut self, event: Event) {
         debug!(event = ?event.what, "event");
         self.board.update(|board| board.recent.event(&event));
+        self.history.put(&event);
         self.cut().await;
         if self.waiting.len() >= EVENTS_WAITING_MAX {
             self.waiting.pop_front();

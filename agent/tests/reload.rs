@@ -26,8 +26,12 @@ fn worker(name: &str, seconds: u32) -> String {
 
 /// The configuration in effect, as the agent says it.
 fn in_effect(node: &Node) -> Value {
+    ask(node, "config")
+}
+
+fn ask(node: &Node, question: &str) -> Value {
     let mut stream = UnixStream::connect(&node.socket).unwrap();
-    stream.write_all(b"{\"ask\":\"config\"}\n").unwrap();
+    writeln!(stream, "{{\"ask\":\"{question}\"}}").unwrap();
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).unwrap();
     serde_json::from_str(&line).unwrap()
@@ -127,5 +131,23 @@ fn the_gpus_are_sampled_as_the_new_configuration_says() {
         (status["driver"]["state"] == "disabled").then_some(())
     });
     common::until("the sampler has ended", || agent.sampler().is_none().then_some(()));
+    agent.stop();
+}
+
+#[test]
+fn what_happened_before_a_restart_of_the_agent_can_still_be_asked_for() {
+    let mut node = Node::new();
+    node.more.push_str(&worker("w", 1_000));
+    let agent = node.run();
+    let first = agent.until("the worker runs", |status| pid(status, "w"));
+    rustix::process::kill_process(common::pid_of(first), Signal::KILL).unwrap();
+    agent.until("another one runs", |status| pid(status, "w").filter(|now| *now != first));
+    agent.stop();
+    let agent = node.run();
+    let events = ask(&node, "events")["events"].as_array().unwrap().clone();
+    let killed = |event: &&Value| event["kind"] == "worker_exited" && event["pid"] == first;
+    assert_eq!(events.iter().filter(killed).count(), 1, "{events:#?}");
+    let starts = events.iter().filter(|event| event["kind"] == "agent_started").count();
+    assert_eq!(starts, 2, "{events:#?}");
     agent.stop();
 }

@@ -27,6 +27,8 @@ pub enum LogKind {
     SpoolJournal = 1,
     /// Segment of the aggregator's store.
     StoreSegment = 2,
+    /// The newest events of a node, for its operator.
+    Events = 3,
 }
 
 /// Why a log could not be used.
