@@ -8,6 +8,7 @@ use diarwatch_shared::node::{Epoch, NodeId};
 use diarwatch_shared::reading::Reading;
 use serde::Serialize;
 
+use crate::figures::FigureStatus;
 use crate::queue::QueueStatus;
 use crate::recent::Recent;
 use crate::sample::gpu::message::GpuFacts;
@@ -41,6 +42,8 @@ pub struct Snapshot {
     pub workers: Vec<WorkerStatus>,
     /// The queues, in order of the configuration.
     pub queues: Vec<QueueStatus>,
+    /// The figures that are read, in order of the configuration.
+    pub figures: Vec<FigureStatus>,
     /// The services that are asked, in order of the configuration.
     pub services: Vec<ServiceStatus>,
     /// The configuration in effect as a document, secrets left out, and what became of the last reload.
@@ -124,6 +127,7 @@ impl Board {
             host: HostTick::default(),
             workers: Vec::new(),
             queues: Vec::new(),
+            figures: Vec::new(),
             services: Vec::new(),
             config: serde_json::Value::Null,
             recent: Recent::default(),

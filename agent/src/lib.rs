@@ -11,6 +11,7 @@ pub mod board;
 pub mod cli;
 pub mod config;
 pub mod crew;
+pub mod figures;
 pub mod frame;
 pub mod history;
 pub mod judge;

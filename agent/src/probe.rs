@@ -70,12 +70,7 @@ impl Prober {
     /// # Errors
     /// When TLS or the resolver cannot be set up.
     pub fn new() -> Result<Self, ProbeError> {
-        let tls = rustls::ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()
-            .map_err(|error| ProbeError::Client(error.to_string()))?
-            .with_root_certificates(rustls::RootCertStore::empty())
-            .with_no_client_auth();
-        client(Client::builder().tls_backend_preconfigured(tls)).map(Self)
+        client().map(Self)
     }
 
     /// A client that also speaks `https`, by the host's own list of authorities.
@@ -85,7 +80,7 @@ impl Prober {
     pub fn with_system_roots() -> Result<Self, ProbeError> {
         // The client takes the process' provider; a second installation changes nothing.
         drop((*provider()).clone().install_default());
-        client(Client::builder()).map(Self)
+        built(Client::builder()).map(Self)
     }
 
     /// Asks once.
@@ -161,7 +156,17 @@ impl fmt::Display for Verdict {
     }
 }
 
-fn client(builder: reqwest::ClientBuilder) -> Result<Client, ProbeError> {
+/// A client for plain HTTP that follows neither redirects nor proxies and keeps no connection.
+pub(crate) fn client() -> Result<Client, ProbeError> {
+    let tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ProbeError::Client(error.to_string()))?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    built(Client::builder().tls_backend_preconfigured(tls))
+}
+
+fn built(builder: reqwest::ClientBuilder) -> Result<Client, ProbeError> {
     builder
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
@@ -200,7 +205,7 @@ fn same(found: &Value, expected: &Value) -> bool {
 }
 
 /// One line of bounded length: what a worker sends must not break a log or a terminal.
-fn for_people(text: &str) -> String {
+pub(crate) fn for_people(text: &str) -> String {
     let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     if line.len() > REASON_BYTES_MAX {
         line.truncate(line.floor_char_boundary(REASON_BYTES_MAX));
@@ -210,7 +215,7 @@ fn for_people(text: &str) -> String {
 }
 
 /// The innermost error: "error sending request" tells an operator nothing, "Connection refused" does.
-fn root_cause(error: &reqwest::Error) -> String {
+pub(crate) fn root_cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;

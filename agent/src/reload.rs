@@ -25,6 +25,10 @@ pub struct Plan {
     pub workers: bool,
     /// `[[service]]`.
     pub services: bool,
+    /// `[[queue]]`.
+    pub queues: bool,
+    /// `[[figure]]`.
+    pub figures: bool,
     /// Sections that changed and wait for a restart of the agent.
     pub restart: Vec<&'static str>,
 }
@@ -43,6 +47,8 @@ pub fn plan(old: &Config, new: &Config) -> Plan {
         uplink: old.aggregator != new.aggregator,
         workers: old.workers != new.workers,
         services: old.services != new.services,
+        queues: old.queues != new.queues,
+        figures: old.figures != new.figures,
         restart: fixed.into_iter().filter(|(_, changed)| *changed).map(|(name, _)| name).collect(),
     }
 }

@@ -15,6 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tracing::{error, info, warn};
 
 use crate::board::Board;
+use crate::config::queue::QueueConfig;
 use crate::config::worker::WorkerConfig;
 use crate::config::{self, AggregatorConfig, Config, GpuConfig};
 use crate::crew::Crew;
@@ -22,7 +23,7 @@ use crate::reload::{self, Plan};
 use crate::sample::{self, Input, Sink};
 use crate::spool::Handle;
 use crate::uplink::{self, Uplink};
-use crate::{StartError, ended, services};
+use crate::{StartError, ended, figures, queue, services};
 
 /// Outputs of the workers that may wait; events wait for room, statuses are sent again.
 const WORKER_OUTPUTS_MAX: usize = 256;
@@ -53,6 +54,8 @@ pub struct Stages {
     crew: Crew,
     forward: JoinHandle<()>,
     services: JoinSet<()>,
+    figures: JoinSet<()>,
+    queues: JoinHandle<String>,
 }
 
 impl Stages {
@@ -65,9 +68,11 @@ impl Stages {
         sample::host::start(config.host.interval.0, sink.clone(), ways.board.clone());
         let gpu = ways.gpu(&config.gpu, &sink);
         let services = services::start(config.services.clone(), &sink, &ways.board)?;
+        let figures = figures::start(config.figures.clone(), &sink, &ways.board);
+        let queues = ways.queues(&config.queues, &sink);
         let (crew, forward) = ways.crew();
         let uplink = ways.uplink(&config.aggregator);
-        let mut stages = Self { config, ways, sink, gpu, uplink, crew, forward, services };
+        let mut stages = Self { config, ways, sink, gpu, uplink, crew, forward, services, figures, queues };
         stages.workers(stages.config.workers.clone());
         Ok(stages)
     }
@@ -77,6 +82,7 @@ impl Stages {
         tokio::select! {
             end = &mut self.gpu => ended("gpu", end),
             end = &mut self.uplink => ended("uplink", end),
+            end = &mut self.queues => ended("queue", end),
         }
     }
 
@@ -120,6 +126,13 @@ impl Stages {
         if plan.services {
             self.services = services::start(new.services.clone(), &self.sink, &self.ways.board)?;
         }
+        if plan.figures {
+            self.figures = figures::start(new.figures.clone(), &self.sink, &self.ways.board);
+        }
+        if plan.queues {
+            self.queues.abort();
+            self.queues = self.ways.queues(&new.queues, &self.sink);
+        }
         if plan.gpu {
             self.gpu.abort();
             self.ways.board.update(|board| board.gpus.clear());
@@ -144,6 +157,8 @@ impl Stages {
     /// Stops the workers, then the GPU source; gives the uplink, which has yet to send the last frames.
     pub async fn stop(mut self) -> JoinHandle<Result<(), String>> {
         self.services.abort_all();
+        self.figures.abort_all();
+        self.queues.abort();
         self.crew.stop().await;
         drop(self.forward.await);
         self.gpu.abort();
@@ -154,6 +169,11 @@ impl Stages {
 impl Ways {
     fn gpu(&self, config: &GpuConfig, sink: &Sink) -> JoinHandle<()> {
         tokio::spawn(sample::gpu::run(config.clone(), sink.clone(), self.board.clone()))
+    }
+
+    fn queues(&self, configs: &[QueueConfig], sink: &Sink) -> JoinHandle<String> {
+        self.board.update(|board| board.queues.clear());
+        tokio::spawn(queue::shell::run(configs.to_vec(), sink.clone(), self.board.clone()))
     }
 
     fn uplink(&self, config: &AggregatorConfig) -> JoinHandle<Result<(), String>> {

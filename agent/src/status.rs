@@ -7,6 +7,7 @@ use diarwatch_shared::reading::Reading;
 use serde::{Deserialize, Serialize};
 
 use crate::board::{Gpu, Link, Snapshot, SpoolState};
+use crate::figures::FigureStatus;
 use crate::queue::QueueStatus;
 use crate::sample::gpu::DriverState;
 use crate::services::ServiceStatus;
@@ -51,6 +52,7 @@ pub struct Status {
     workers: Vec<WorkerStatus>,
     queues: Vec<QueueStatus>,
     services: Vec<ServiceStatus>,
+    figures: Vec<FigureStatus>,
     link: Link,
     spool: SpoolState,
     frames_emitted: u64,
@@ -100,6 +102,7 @@ pub fn of(snapshot: &Snapshot) -> Status {
         workers: snapshot.workers.clone(),
         queues: snapshot.queues.clone(),
         services: snapshot.services.clone(),
+        figures: snapshot.figures.clone(),
         link: snapshot.link.clone(),
         spool: snapshot.spool.clone(),
         frames_emitted: snapshot.frames_emitted,

@@ -152,6 +152,18 @@ pub const METRICS: &[Metric] = &[
     gauge("sessions_max", WHOLE, "Sessions that may be open at once."),
     gauge("postgres_connections", WHOLE, "Connections to the database."),
     gauge("postgres_connections_max", WHOLE, "Connections that the database takes."),
+    gauge("postgres_storage_used_bytes", WHOLE, "Storage of the database in use, in bytes."),
+    gauge("postgres_storage_max_bytes", WHOLE, "Storage that the database may use, in bytes."),
+    gauge("websocket_connections", WHOLE, "WebSocket connections that are open."),
+    gauge("websocket_connections_max", WHOLE, "WebSocket connections that may be open at once."),
+    gauge(
+        "sessions_aborted_ratio",
+        EXACT,
+        "Part of the day's sessions that did not end as they should, 0 to 1.",
+    ),
+    gauge("reports_failed_ratio", EXACT, "Part of the reports that could not be made, 0 to 1."),
+    gauge("ai_api_duration_seconds", MILLI, "Response time of the AI services, in seconds."),
+    gauge("ai_errors_ratio", EXACT, "Part of the AI analyses that failed, 0 to 1."),
     gauge("service_up", WHOLE, "1 when the last probe of a service was good, 0 when not."),
     gauge("service_probe_seconds", MILLI, "Time the last probe of a service took, in seconds."),
 ];

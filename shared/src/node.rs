@@ -92,6 +92,11 @@ name_type! {
     WorkerId
 }
 
+name_type! {
+    /// A queue that a host watches; unique on that host.
+    QueueId
+}
+
 /// One run of the agent: new at each start, greater than every one before it on that host.
 ///
 /// A tail that a power cut took could otherwise see its numbers used again for other frames.

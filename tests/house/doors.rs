@@ -17,13 +17,21 @@ struct Door {
     files_max: usize,
 }
 
-const VENDORS: [Door; 8] = [
+const VENDORS: [Door; 10] = [
     Door { word: "sled::", within: "", only: &["agent/src/spool"], files_max: 1 },
     Door { word: "quinn::", within: "agent/", only: &["agent/src/uplink"], files_max: 1 },
     Door { word: "quinn::", within: "aggregator/", only: &["aggregator/src/intake"], files_max: 1 },
     Door { word: "quinn::", within: "shared/", only: &[], files_max: 0 },
     Door { word: "nvml_wrapper", within: "", only: &["agent/src/sample/gpu"], files_max: 1 },
     Door { word: "sysinfo", within: "", only: &["agent/src/sample/"], files_max: 1 },
+    Door { word: "tokio_postgres", within: "", only: &["agent/src/queue/postgres.rs"], files_max: 1 },
+    // `redis` alone is also a name in the configuration.
+    Door {
+        word: "aio::MultiplexedConnection",
+        within: "",
+        only: &["agent/src/queue/redis.rs"],
+        files_max: 1,
+    },
     Door { word: "promql_parser", within: "", only: &["aggregator/src/rules"], files_max: usize::MAX },
     Door {
         word: "systemd_journal_logger",

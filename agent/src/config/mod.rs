@@ -8,6 +8,8 @@
 //! does not answer, a worker that ends.
 
 pub mod effective;
+pub mod figure;
+pub mod queue;
 pub mod service;
 pub mod worker;
 
@@ -17,14 +19,19 @@ use diarwatch_shared::config::{self, ConfigError};
 use diarwatch_shared::quantity::{Bytes, Span};
 use serde::{Deserialize, Serialize};
 
+use figure::{FIGURES_MAX, FigureConfig};
+use queue::QueueConfig;
 use service::{SERVICES_MAX, ServiceConfig};
-use worker::WorkerConfig;
+use worker::{Fault, WorkerConfig};
 
 /// Where the configuration is looked for when no path is given.
 pub const DEFAULT_PATH: &str = "/etc/diarwatch/agent.toml";
 
 /// Workers of one host: each has a group of series, of which a frame takes `GROUPS_MAX`.
 pub const WORKERS_MAX: usize = 48;
+
+/// Queues of one host: each has a group of series, too.
+pub const QUEUES_MAX: usize = 4;
 
 /// The agent's configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -52,6 +59,12 @@ pub struct Config {
     /// Services that are asked.
     #[serde(default, rename = "service")]
     pub services: Vec<ServiceConfig>,
+    /// Queues that are watched.
+    #[serde(default, rename = "queue")]
+    pub queues: Vec<QueueConfig>,
+    /// Figures of the application that are read.
+    #[serde(default, rename = "figure")]
+    pub figures: Vec<FigureConfig>,
 }
 
 /// Three PEM files. A missing or unfit one is refused at start.
@@ -247,47 +260,33 @@ fn validate(config: &Config) -> Vec<(String, Option<String>)> {
         "[spool] generation_age is below 1m",
         "write at least \"1m\"",
     );
-    validate_workers(&config.workers, &mut faults);
-    validate_services(&config.services, &mut faults);
+    validate_lists(config, &mut faults);
     faults
 }
 
-fn validate_services(services: &[ServiceConfig], faults: &mut Vec<(String, Option<String>)>) {
-    if services.len() > SERVICES_MAX {
-        let problem = format!("there are more than {SERVICES_MAX} [[service]]");
-        faults.push((problem, Some("let another host ask some of them".into())));
-    }
-    let mut names = std::collections::BTreeSet::new();
-    for service in services {
-        if !names.insert(&service.name) {
-            let problem = format!("two [[service]] are called `{}`", service.name);
-            faults.push((problem, Some("give each its own name".into())));
+fn validate_lists(config: &Config, faults: &mut Vec<(String, Option<String>)>) {
+    let Config { workers, queues, services, figures, .. } = config;
+    let mut list = |kind: &str, max: usize, items: Vec<(String, Vec<Fault>)>| {
+        if items.len() > max {
+            let problem = format!("there are more than {max} [[{kind}]]");
+            faults.push((problem, Some("let the agent of another host take some of them".into())));
         }
-        for fault in service.validate() {
-            let problem = format!("[[service]] `{}`: {}: {}", service.name, fault.field, fault.problem);
-            faults.push((problem, Some(fault.hint)));
+        let mut names = std::collections::BTreeSet::new();
+        for (name, found) in items {
+            for Fault { field, problem, hint } in found {
+                faults.push((format!("[[{kind}]] `{name}`: {field}: {problem}"), Some(hint)));
+            }
+            if !names.insert(name.clone()) {
+                let problem = format!("two [[{kind}]] are called `{name}`");
+                faults.push((problem, Some("give each its own name".into())));
+            }
         }
-    }
-}
-
-fn validate_workers(workers: &[WorkerConfig], faults: &mut Vec<(String, Option<String>)>) {
-    if workers.len() > WORKERS_MAX {
-        let problem = format!("there are more than {WORKERS_MAX} [[worker]]");
-        faults.push((problem, Some("move some of them to another host".into())));
-    }
-    let mut names = std::collections::BTreeSet::new();
-    for worker in workers {
-        if !names.insert(&worker.name) {
-            let problem = format!("two [[worker]] are called `{}`", worker.name);
-            faults.push((problem, Some("give each its own name".into())));
-        }
-        for fault in worker.validate() {
-            faults.push((
-                format!("[[worker]] `{}`: {}: {}", worker.name, fault.field, fault.problem),
-                Some(fault.hint),
-            ));
-        }
-    }
+    };
+    let named = |name: &dyn std::fmt::Display, found: Vec<Fault>| (name.to_string(), found);
+    list("worker", WORKERS_MAX, workers.iter().map(|item| named(&item.name, item.validate())).collect());
+    list("queue", QUEUES_MAX, queues.iter().map(|item| named(&item.name, item.validate())).collect());
+    list("service", SERVICES_MAX, services.iter().map(|item| named(&item.name, item.validate())).collect());
+    list("figure", FIGURES_MAX, figures.iter().map(|item| named(&item.title(), item.validate())).collect());
 }
 
 #[cfg(test)]
@@ -317,14 +316,26 @@ mod tests {
             format!("{:?}{:?}{:?}{:?}", config.spool, config.socket, config.gpu, config.host)
         };
         assert_eq!(rest(&config), rest(&least));
-        let (_, worker) = example.split_once("# [[worker]]").unwrap();
-        let worker = worker
-            .replace("\n# ", "\n")
-            .replace("/opt/pyannote/bin/python", "/bin/sh")
-            .replace("/opt/pyannote", "/");
-        let with_worker = parse(Path::new("docs/agent.toml"), &format!("{LEAST}[[worker]]{worker}")).unwrap();
-        let said = &with_worker.workers[0];
+        let commented =
+            uncommented(example).replace("/opt/pyannote/bin/python", "/bin/sh").replace("/opt/pyannote", "/");
+        let whole = parse(Path::new("docs/agent.toml"), &format!("{LEAST}{commented}")).unwrap();
+        let said = &whole.workers[0];
         assert_eq!((said.backoff_max, said.readiness.failures), (Span::secs(120), 2));
+        assert!(!whole.services.is_empty() && whole.figures.len() >= 3);
+    }
+
+    /// The tables that an example has as comments: from `# [[` on to the next line that is no comment.
+    fn uncommented(example: &str) -> String {
+        let mut inside = false;
+        let mut lines = String::new();
+        for line in example.lines() {
+            inside = line.starts_with("# [[") || (inside && line.starts_with('#'));
+            if inside {
+                lines.push_str(line.trim_start_matches('#').trim_start());
+                lines.push('\n');
+            }
+        }
+        lines
     }
 
     #[test]
@@ -349,7 +360,8 @@ mod tests {
         let text: String = (0..=WORKERS_MAX).map(worker).collect();
         assert!(faults(&text).contains("more than 48 [[worker]]"), "{}", faults(&text));
         // The host's own groups fit too.
-        const { assert!(WORKERS_MAX + SERVICES_MAX + 10 < diarwatch_shared::limits::GROUPS_MAX) };
+        const ALL: usize = WORKERS_MAX + QUEUES_MAX + SERVICES_MAX + FIGURES_MAX;
+        const { assert!(ALL + 10 < diarwatch_shared::limits::GROUPS_MAX) };
     }
 
     #[test]

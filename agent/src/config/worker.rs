@@ -110,7 +110,7 @@ pub struct Environment(pub BTreeMap<String, String>);
 /// What is wrong with a value, and how to mend it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The key, from the worker's table on: `readiness.url`.
+    /// The key, from the worker's or the queue's table on: `readiness.url`.
     pub field: String,
     /// What is wrong.
     pub problem: String,
@@ -302,15 +302,21 @@ impl fmt::Display for Fault {
     }
 }
 
+/// Faults as they are found.
 #[derive(Default)]
-struct Faults(Vec<Fault>);
+pub(crate) struct Faults(pub(crate) Vec<Fault>);
 
 impl Faults {
-    fn add(&mut self, field: impl Into<String>, problem: impl Into<String>, hint: impl Into<String>) {
+    pub(crate) fn add(
+        &mut self,
+        field: impl Into<String>,
+        problem: impl Into<String>,
+        hint: impl Into<String>,
+    ) {
         self.0.push(Fault { field: field.into(), problem: problem.into(), hint: hint.into() });
     }
 
-    fn at_least(&mut self, field: &str, span: Span, millis: u64) {
+    pub(crate) fn at_least(&mut self, field: &str, span: Span, millis: u64) {
         let floor = Span::millis(millis);
         if span < floor {
             self.add(field, format!("{span} is too short"), format!("write at least {floor}"));

@@ -3,6 +3,23 @@
 //! Takes the configuration; gives a tick of series and a [`QueueStatus`] per queue and look. One task a
 //! queue: a source that hangs or lies is cut off at its time-out and delays no other. When the frame
 //! stage is slow its ticks are dropped and counted like any other.
+//!
+//! A [`kind`] looks; [`figure`] refuses what is no number; [`account`] makes rates, times and the
+//! estimate of it; [`series`] the tick; [`shell`] owns time and tasks.
+
+pub mod account;
+pub mod bounded;
+pub mod figure;
+pub mod http;
+pub mod jobs;
+pub mod kind;
+pub mod openmetrics;
+pub mod postgres;
+pub mod redis;
+pub mod secret;
+pub mod series;
+pub mod shell;
+pub mod window;
 
 use std::future::Future;
 
@@ -31,13 +48,15 @@ pub struct Look {
     pub processing: Reading,
     /// Age of the oldest waiting job, in seconds; 0 when none waits.
     pub oldest_seconds: Reading,
-    /// Jobs completed so far, by any count that only grows.
+    /// Jobs completed so far, by any count that only grows. Where there is one the rates are made of
+    /// it, otherwise of `ended`.
     pub completed_total: Reading,
     /// Jobs failed so far, likewise.
     pub failed_total: Reading,
-    /// Jobs that ended since the look before.
+    /// Jobs that ended since the look before; the first look may give those of the last hour.
     pub ended: Vec<Ended>,
-    /// Mean processing time in seconds, where the source works it out itself.
+    /// Mean processing time in seconds, where the source works it out itself. A source that gives
+    /// `ended` says [`Missing::NotYet`], here and below: it is worked out from them.
     pub mean_seconds: Reading,
     /// 95th percentile of the processing time in seconds, likewise.
     pub p95_seconds: Reading,
