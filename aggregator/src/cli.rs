@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use diarwatch_shared::clock;
+use diarwatch_shared::config::ConfigError;
 use diarwatch_shared::daemon::{self, say, talk};
 use diarwatch_shared::exit::Exit;
 use diarwatch_shared::node::NodeId;
+use diarwatch_shared::settings::{self, Setting};
+use serde_json::{Value, json};
 
 use crate::config::{self, DEFAULT_PATH};
 use crate::rules::check::check;
@@ -47,7 +50,24 @@ enum ConfigCommand {
         /// The file.
         #[arg(default_value = DEFAULT_PATH)]
         path: PathBuf,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
     },
+    /// Show every key with its value, secrets left out.
+    Show {
+        /// The file.
+        #[arg(default_value = DEFAULT_PATH)]
+        path: PathBuf,
+        /// Say where each value comes from.
+        #[arg(long)]
+        origin: bool,
+        /// Print one JSON document.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print a configuration with every key, explained.
+    Init,
 }
 
 #[derive(Debug, Subcommand)]
@@ -101,7 +121,12 @@ pub fn usage(error: &clap::Error) -> Exit {
 pub fn main(arguments: Arguments) -> Exit {
     match arguments.command {
         Command::Run { config } => serve(&config),
-        Command::Config(ConfigCommand::Check { path }) => check_config(&path),
+        Command::Config(ConfigCommand::Check { path, json }) => check_config(&path, json),
+        Command::Config(ConfigCommand::Show { path, origin, json }) => show_config(&path, origin, json),
+        Command::Config(ConfigCommand::Init) => {
+            say(include_str!("../../docs/aggregator.toml").trim_end());
+            Exit::Ok
+        }
         Command::Rules(RulesCommand::Check { files, json }) => check_rules(&files, json),
         Command::Pki(PkiCommand::Init { directory, nodes }) => {
             made(pki::init(&directory, &nodes, clock::now()))
@@ -142,17 +167,51 @@ fn serve(path: &Path) -> Exit {
     }
 }
 
-fn check_config(path: &Path) -> Exit {
-    match config::load(path) {
-        Ok(_) => {
-            say(&format!("{}: ok", path.display()));
-            Exit::Ok
-        }
+fn check_config(path: &Path, json: bool) -> Exit {
+    let faults = config::load(path).err().unwrap_or_default();
+    if json {
+        say(&config_check(path, &faults).to_string());
+    } else if faults.is_empty() {
+        say(&format!("{}: ok", path.display()));
+    } else {
+        faults.iter().for_each(|fault| talk(&format!("error: {fault}")));
+    }
+    if faults.is_empty() { Exit::Ok } else { Exit::BadConfig }
+}
+
+fn config_check(path: &Path, faults: &[ConfigError]) -> Value {
+    let row = |fault: &ConfigError| {
+        let (line, column) = fault.place.unzip();
+        json!({ "line": line, "column": column, "problem": fault.problem, "hint": fault.hint })
+    };
+    let rows: Vec<Value> = faults.iter().map(row).collect();
+    json!({ "schema": 1, "kind": "config_check", "path": path, "ok": faults.is_empty(), "faults": rows })
+}
+
+fn show_config(path: &Path, origin: bool, json: bool) -> Exit {
+    let read = std::fs::read_to_string(path)
+        .map_err(|error| vec![ConfigError::unreadable(path, &error, DEFAULT_PATH)])
+        .and_then(|text| Ok((config::parse(path, &text)?, text)));
+    let (config, text) = match read {
+        Ok(read) => read,
         Err(faults) => {
             faults.iter().for_each(|fault| talk(&format!("error: {fault}")));
-            Exit::BadConfig
+            return Exit::BadConfig;
         }
+    };
+    let settings = settings::of(serde_json::to_value(&config).unwrap_or_default(), &text);
+    if json {
+        let document = json!({ "schema": 1, "kind": "config", "path": path, "loaded_us": null,
+            "problem": null, "restart_needed": [], "settings": settings });
+        say(&document.to_string());
+        return Exit::Ok;
     }
+    for Setting { key, value, line, .. } in settings {
+        let from =
+            || line.map_or_else(|| String::from("default"), |line| format!("{}:{line}", path.display()));
+        say(&format!("{key} = {value}{}", if origin { format!("   # {}", from()) } else { String::new() }));
+    }
+    Exit::Ok
 }
 
 fn check_rules(files: &[PathBuf], json: bool) -> Exit {

@@ -242,3 +242,25 @@ fn a_store_that_cannot_be_made_is_temporary_and_named() {
     std::fs::write(site.path("store"), "a file in its place").unwrap();
     refused(&site, 75, &[site.path("store").to_str().unwrap()]);
 }
+
+#[test]
+fn a_configuration_is_shown_with_where_each_value_comes_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("aggregator.toml");
+    let init = run(&["config", "init"]);
+    assert_eq!(init.status.code(), Some(0));
+    std::fs::write(&path, &init.stdout).unwrap();
+    let path = path.display().to_string();
+    assert_eq!(run(&["config", "check", &path]).status.code(), Some(0), "what init prints is accepted");
+    std::fs::write(
+        &path,
+        "[identity]\nca = \"a\"\ncertificate = \"b\"\nkey = \"c\"\n[nodes]\ntimeout = \"9s\"\n",
+    )
+    .unwrap();
+    let shown = text(&run(&["config", "show", "--origin", &path]).stdout);
+    assert!(shown.contains(&format!("nodes.timeout = \"9s\"   # {path}:6\n")), "{shown}");
+    assert!(shown.contains("display.zone = \"Asia/Tokyo\"   # default\n"), "{shown}");
+    let document: serde_json::Value =
+        serde_json::from_slice(&run(&["config", "show", "--json", &path]).stdout).unwrap();
+    assert_eq!((document["kind"].as_str(), document["schema"].as_u64()), (Some("config"), Some(1)));
+}
