@@ -361,3 +361,6 @@ impl Told {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

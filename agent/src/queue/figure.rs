@@ -107,3 +107,48 @@ impl Look {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Ended;
+    use diarwatch_shared::clock::UnixMicros;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_clock_that_is_ahead_makes_no_job_younger_than_new_and_an_empty_queue_has_no_oldest() {
+        let look = Look { waiting: Ok(1.0), oldest_seconds: Ok(-3.0), ..Look::default() };
+        assert_eq!(look.checked().unwrap().oldest_seconds, Ok(0.0));
+        let look = Look { waiting: Ok(0.0), oldest_seconds: Ok(9.0), ..Look::default() };
+        assert_eq!(look.checked().unwrap().oldest_seconds, Ok(0.0));
+    }
+
+    #[test]
+    fn a_figure_that_cannot_be_is_named() {
+        let look = Look { failed_total: Ok(-1.0), ..Look::default() };
+        assert_eq!(look.checked().unwrap_err(), "`failed_total` is -1; it cannot be below 0");
+    }
+
+    proptest! {
+        #[test]
+        fn a_checked_look_holds_only_numbers_that_a_queue_can_have(
+            values in proptest::collection::vec(any::<f64>(), 7), took: f64, audio: f64
+        ) {
+            let mut look = Look::default();
+            for (figure, value) in Figure::ALL.into_iter().zip(&values) {
+                look.set(figure, Ok(*value));
+            }
+            let (took_seconds, audio_seconds) = (Some(took), Some(audio));
+            look.ended = vec![Ended { at: UnixMicros(1), failed: false, took_seconds, audio_seconds }];
+            let good = |value: f64| value.is_finite() && (0.0..=FIGURE_MAX).contains(&value);
+            if let Ok(mut look) = look.checked() {
+                for figure in Figure::ALL {
+                    prop_assert!(good(look.place(figure).unwrap()), "{figure:?}");
+                }
+                for seconds in [look.ended[0].took_seconds, look.ended[0].audio_seconds].into_iter().flatten() {
+                    prop_assert!(good(seconds));
+                }
+            }
+        }
+    }
+}

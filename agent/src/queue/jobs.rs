@@ -56,3 +56,78 @@ impl Jobs {
         fresh
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn job(at_micros: u64, took: f64) -> Ended {
+        Ended { at: UnixMicros(at_micros), failed: false, took_seconds: Some(took), audio_seconds: None }
+    }
+
+    /// What a table would answer.
+    fn page(table: &[Ended], after: UnixMicros) -> Vec<Ended> {
+        let mut rows: Vec<Ended> = table.iter().filter(|job| job.at > after).copied().collect();
+        rows.sort_by_key(|job| job.at);
+        rows.truncate(PAGE_JOBS_MAX);
+        rows
+    }
+
+    const NOW: UnixMicros = UnixMicros(10_000_000_000_000);
+
+    #[test]
+    fn a_job_whose_end_becomes_visible_late_is_counted_and_equal_ones_by_their_number() {
+        let mut jobs = Jobs::default();
+        let second = |second: u64| NOW.0 - 600_000_000 + second * 1_000_000;
+        let mut table = vec![job(second(1), 1.0), job(second(20), 2.0)];
+        assert_eq!(jobs.fresh(page(&table, jobs.ask(NOW)), NOW).len(), 2);
+        assert_eq!(jobs.fresh(page(&table, jobs.ask(NOW)), NOW), []);
+        table.extend([job(second(12), 3.0), job(second(20), 2.0)]);
+        assert_eq!(
+            jobs.fresh(page(&table, jobs.ask(NOW)), NOW),
+            [job(second(12), 3.0), job(second(20), 2.0)]
+        );
+        assert_eq!(jobs.fresh(page(&table, jobs.ask(NOW)), NOW), []);
+    }
+
+    #[test]
+    fn more_jobs_than_a_page_come_with_the_next_looks() {
+        let mut jobs = Jobs::default();
+        // All of them within the time that is asked for again.
+        let table: Vec<Ended> = (0..2_500).map(|n| job(NOW.0 - 5_000_000 + n, 1.0)).collect();
+        let mut count = 0;
+        for _ in 0..4 {
+            count += jobs.fresh(page(&table, jobs.ask(NOW)), NOW).len();
+        }
+        assert_eq!(count, 2_500);
+    }
+
+    #[test]
+    fn a_job_of_the_far_future_hides_no_other() {
+        let mut jobs = Jobs::default();
+        let mut table = vec![job(NOW.0 * 2, 1.0)];
+        assert_eq!(jobs.fresh(page(&table, jobs.ask(NOW)), NOW), []);
+        table.push(job(NOW.0 - 1, 1.0));
+        assert_eq!(jobs.fresh(page(&table, jobs.ask(NOW)), NOW).len(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn every_job_is_given_once_however_late_within_ten_seconds_it_shows(
+            rows in proptest::collection::vec((0_u64..300, 0_u64..9, 0_u8..3), 0..200)
+        ) {
+            let mut jobs = Jobs::default();
+            let begin = NOW.0 - 1_000_000_000;
+            let mut given = Vec::new();
+            for second in 0..320_u64 {
+                let shown = rows.iter().filter(|(at, late, _)| at + late <= second);
+                let table: Vec<Ended> =
+                    shown.map(|(at, _, took)| job(begin + at * 1_000_000, f64::from(*took))).collect();
+                given.extend(jobs.fresh(page(&table, jobs.ask(NOW)), NOW));
+            }
+            prop_assert_eq!(given.len(), rows.len());
+            prop_assert!(jobs.given.len() <= rows.len());
+        }
+    }
+}

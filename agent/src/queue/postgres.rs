@@ -133,8 +133,8 @@ pub struct Postgres {
 struct Open {
     client: Client,
     budget: Budget,
-    /// Ends with this.
-    _driver: JoinSet<()>,
+    /// Ends with this; says why the connection did.
+    driver: JoinSet<Result<(), Error>>,
 }
 
 impl Postgres {
@@ -148,14 +148,28 @@ impl Postgres {
 impl Source for Postgres {
     async fn look(&mut self, now: UnixMicros) -> Result<Look, String> {
         // Taken, so that a look that fails or is dropped closes it.
-        let open = match self.open.take() {
+        let mut open = match self.open.take() {
             Some(open) if !open.client.is_closed() => open,
             _ => self.connect().await?,
         };
         open.budget.renew();
-        let look = self.ask(&open.client, now).await?;
-        self.open = Some(open);
-        Ok(look)
+        match self.ask(&open.client, now).await {
+            Ok(look) => {
+                self.open = Some(open);
+                Ok(look)
+            }
+            Err(problem) => Err(open.why_closed().await.unwrap_or(problem)),
+        }
+    }
+}
+
+impl Open {
+    /// What the connection ended with: a client only knows that it is closed.
+    async fn why_closed(&mut self) -> Option<String> {
+        if !self.client.is_closed() {
+            return None;
+        }
+        self.driver.join_next().await?.ok()?.err().map(|error| said(&error))
     }
 }
 
@@ -171,11 +185,10 @@ impl Postgres {
         let (stream, budget) = dial(&config).await?;
         let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(|error| said(&error))?;
         let mut driver = JoinSet::new();
-        // Its error is the client's too.
-        driver.spawn(async move { drop(connection.await) });
+        driver.spawn(connection);
         let read_only = "SET default_transaction_read_only = on";
         client.batch_execute(read_only).await.map_err(|error| said(&error))?;
-        Ok(Open { client, budget, _driver: driver })
+        Ok(Open { client, budget, driver })
     }
 
     async fn ask(&mut self, client: &Client, now: UnixMicros) -> Result<Look, String> {

@@ -142,3 +142,53 @@ fn step(at: UnixMicros) -> u64 {
 fn start(step: u64) -> UnixMicros {
     UnixMicros(step.saturating_mul(u64::try_from(STEP.as_micros()).unwrap_or(u64::MAX)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    impl Window {
+        /// Buckets that are kept.
+        pub(in crate::queue) fn len(&self) -> usize {
+            self.buckets.len()
+        }
+    }
+
+    fn at(seconds: u64) -> UnixMicros {
+        UnixMicros(1_000_000 * (1_764_826_337 + seconds))
+    }
+
+    proptest! {
+        #[test]
+        fn what_came_out_is_counted_once_and_over_the_time_it_came_out_in(
+            jobs in proptest::collection::vec(0_u64..3_000, 0..200), back in 10_u64..4_000
+        ) {
+            let mut window = Window::new(at(0));
+            for job in &jobs {
+                window.add(at(*job), 1.0, 0.0);
+            }
+            let now = at(3_000);
+            let out = window.out(now.minus(Duration::from_secs(back)), now);
+            let begin = now.minus(out.over);
+            let expected = jobs.iter().filter(|job| at(**job) >= begin).count();
+            prop_assert_eq!(out.completed, f64::from(u32::try_from(expected).unwrap()));
+            // To the step: never longer than asked for, shorter by less than one.
+            prop_assert!(out.over <= Duration::from_secs(back.min(3_000)));
+            prop_assert!(out.over + STEP >= Duration::from_secs(back.min(3_000)));
+        }
+    }
+
+    #[test]
+    fn an_hour_is_kept_and_a_fall_is_remembered_for_as_long() {
+        let mut window = Window::new(at(0));
+        for second in 0..8_000 {
+            let waiting = if second == 6_000 { 1.0 } else { 2.0 };
+            window.sample(Sample { at: at(second), waiting, processing: None });
+            window.forget(at(second).minus(Duration::from_secs(3_600)));
+            assert!(window.len() <= BUCKETS_MAX);
+        }
+        assert!(window.fell_since(at(5_995)) && !window.fell_since(at(6_010)));
+        assert!(window.sample_since(at(0)).is_some_and(|first| first.at >= at(4_380)));
+    }
+}
