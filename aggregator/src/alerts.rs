@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use diarwatch_shared::clock::UnixMicros;
 use diarwatch_shared::schema::Labels;
+use diarwatch_shared::texts::Lang;
 use serde::{Deserialize, Serialize};
 
 use crate::rules::{AlertResult, AlertRule};
@@ -62,11 +63,21 @@ impl Alert {
 
     /// What it says to people: the summary, else the name of its rule.
     #[must_use]
-    pub fn summary(&self) -> &str {
-        self.annotations
-            .get("summary")
-            .filter(|text| !text.is_empty())
-            .map_or_else(|| self.label("alertname"), String::as_str)
+    pub fn summary(&self, lang: Lang) -> &str {
+        self.annotation("summary", lang).unwrap_or_else(|| self.label("alertname"))
+    }
+
+    /// More of what it says.
+    #[must_use]
+    pub fn description(&self, lang: Lang) -> Option<&str> {
+        self.annotation("description", lang)
+    }
+
+    /// An annotation in a language: `summary_en` before `summary`. A rule of an operator has one text,
+    /// in whatever language; that is said to all.
+    fn annotation(&self, name: &str, lang: Lang) -> Option<&str> {
+        let said = |name: &str| self.annotations.get(name).filter(|text| !text.is_empty());
+        said(&format!("{name}_{}", lang.tag())).or_else(|| said(name)).map(String::as_str)
     }
 }
 

@@ -1,4 +1,4 @@
-//! HTTP: the page, JSON for programs, the aggregator's own metrics. Reads only.
+//! HTTP: JSON for programs, the aggregator's own metrics, and the page's router behind one door. Reads only.
 //!
 //! Takes requests on a loopback address; gives answers out of memory. The Host header must name
 //! this machine, so that a web page elsewhere cannot read through the operator's browser. Slow
@@ -10,21 +10,22 @@ use axum::Router;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::{Html, IntoResponse, Json, Response};
+use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
-use diarwatch_shared::clock::{self, UnixMicros, Zone};
-use diarwatch_shared::texts::Lang;
+use diarwatch_shared::clock::{self, UnixMicros};
 use serde::Deserialize;
 use serde_json::{Value as Json_, json};
 
 use crate::alerts::Phase;
 use crate::computed::{self, Live};
 use crate::config::Config;
+use crate::dashboard::live::Pages;
+use crate::dashboard::stream::{self, Asked};
 use crate::desk::Desk;
 use crate::rules::eval::{self, Value};
 use crate::rules::promql::Query as PromQuery;
 use crate::store::Store;
-use crate::view::{self, View};
+use crate::view::View;
 use crate::{dashboard, metrics};
 
 /// What answers are made of.
@@ -33,37 +34,28 @@ pub struct Api {
     store: Store,
     desk: Desk,
     config: Arc<Config>,
-    zone: Zone,
+    pages: Pages,
 }
 
 impl Api {
-    /// An API over the store and the desk.
+    /// An API over the store, the desk and the pages.
     #[must_use]
-    pub fn new(store: Store, desk: Desk, config: Arc<Config>, zone: Zone) -> Self {
-        Self { store, desk, config, zone }
+    pub fn new(store: Store, desk: Desk, config: Arc<Config>, pages: Pages) -> Self {
+        Self { store, desk, config, pages }
     }
 
     /// Its routes.
     pub fn router(self) -> Router {
-        Router::new()
-            .route("/", get(page))
-            .route("/dashboard.css", get(style))
+        let door = middleware::from_fn_with_state(Arc::clone(&self.config), only_this_host);
+        let pages = stream::router(self.pages.clone(), self.config.display.lang);
+        let api = Router::new()
             .route("/api/v1/status", get(status))
             .route("/api/v1/query", get(query))
             .route("/api/v1/alerts", get(alerts))
             .route("/metrics", get(own_metrics))
             .route("/-/healthy", get(healthy))
-            .layer(middleware::from_fn_with_state(Arc::clone(&self.config), only_this_host))
-            .with_state(self)
-    }
-
-    async fn view(&self, lang: Lang) -> View {
-        let now = clock::now();
-        let kept = self.desk.read(Clone::clone).await;
-        self.store.read(|memory| {
-            let sending = computed::sending(memory, self.config.nodes.timeout.0, now);
-            view::of(memory, &kept, |node| sending.contains(node.as_str()), &self.zone, lang, now)
-        })
+            .with_state(self);
+        api.merge(pages).layer(door)
     }
 }
 
@@ -89,32 +81,9 @@ async fn only_this_host(State(config): State<Arc<Config>>, request: Request, nex
     response
 }
 
-#[derive(Deserialize)]
-struct PageQuery {
-    lang: Option<String>,
-}
-
-impl PageQuery {
-    fn lang(&self, headers: &HeaderMap, default: Lang) -> Lang {
-        let asked = self.lang.as_deref().and_then(Lang::of);
-        let accepted = || Lang::accepted(headers.get(header::ACCEPT_LANGUAGE)?.to_str().ok()?);
-        asked.or_else(accepted).unwrap_or(default)
-    }
-}
-
-async fn page(State(api): State<Api>, Query(query): Query<PageQuery>, headers: HeaderMap) -> Html<String> {
-    let lang = query.lang(&headers, api.config.display.lang);
-    Html(dashboard::render(&api.view(lang).await, lang))
-}
-
-async fn style() -> impl IntoResponse {
-    let headers = [(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::CACHE_CONTROL, "max-age=300")];
-    (headers, dashboard::STYLE)
-}
-
-async fn status(State(api): State<Api>, Query(query): Query<PageQuery>, headers: HeaderMap) -> Json<View> {
-    let lang = query.lang(&headers, api.config.display.lang);
-    Json(api.view(lang).await)
+async fn status(State(api): State<Api>, Query(asked): Query<Asked>, headers: HeaderMap) -> Json<View> {
+    let lang = asked.lang(&headers, api.config.display.lang);
+    Json(api.pages.look(lang, |_, view| view).await)
 }
 
 #[derive(Deserialize)]

@@ -1,8 +1,9 @@
 //! Series that the aggregator makes at evaluation time, over the store's: `up`.
 //!
 //! `up{service=...}` is 1 while a node's frames arrive (and, for a worker, while it says it is
-//! ready), 0 when not. A node that has never sent and a worker that still loads have no `up`: "no
-//! data" is a state of its own, shown on the page, never green and never an alert that resolves.
+//! ready; for a service that an agent looks at, while the probe is good), 0 when not. A node that has
+//! never sent, a worker that still loads and a service whose agent is silent have no `up`: "no data"
+//! is a state of its own, shown on the page, never green and never an alert that resolves.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use diarwatch_shared::schema::Labels;
 
 use crate::rules::{Point, Sample, Selector, Series, Source};
 use crate::store::Memory;
+use crate::view::figures::FIGURE_PRESENT;
 
 /// A value that is older than this is not a node's present state.
 pub const PRESENT: Duration = Duration::from_secs(10);
@@ -68,6 +70,13 @@ impl<'a> Live<'a> {
                     [("service", label("service")), ("node", node.as_str()), ("worker", label("worker"))];
                 up.push(sample(&labels, sends && ready > 0.0));
             }
+            // What a silent node last saw of a service says nothing of the service.
+            let since = if sends { now.minus(FIGURE_PRESENT).as_millis() } else { i64::MAX };
+            for (key, good) in memory.head.newest(node, "service_up", since) {
+                let own = key.labels.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+                let labels: Vec<(&str, &str)> = own.chain([("node", node.as_str())]).collect();
+                up.push(sample(&labels, good > 0.0));
+            }
         }
         Self { memory, sending, now, up }
     }
@@ -95,8 +104,9 @@ impl<'a> Live<'a> {
         let mut known =
             up && self.up.iter().any(|sample| of_alert(&sample.labels) && sample.labels.get("node") == named);
         let since = self.now.minus(lookback).as_millis();
-        // `up` of a worker is made of its readiness.
-        for metric in inputs.iter().copied().chain(up.then_some("worker_ready")) {
+        // `up` of a worker is made of its readiness, that of a service of its probe.
+        let behind_up: &[&str] = if up { &["worker_ready", "service_up"] } else { &[] };
+        for metric in inputs.iter().chain(behind_up).copied() {
             for (key, reading) in self.memory.head.newest_readings(node, metric, since) {
                 match reading {
                     _ if !of_alert(&key.labels) => {}

@@ -18,6 +18,11 @@ use serde::{Deserialize, Serialize};
 /// Where the configuration is looked for when no path is given.
 pub const DEFAULT_PATH: &str = "/etc/diarwatch/aggregator.toml";
 
+/// Services that may be named for the page.
+pub const SERVICES_MAX: usize = 256;
+/// Bytes of a service's name.
+pub const SERVICE_BYTES_MAX: usize = 128;
+
 /// The aggregator's configuration.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +47,9 @@ pub struct Config {
     /// How times and texts are shown.
     #[serde(default)]
     pub display: DisplayConfig,
+    /// What the page shows beside what it finds.
+    #[serde(default)]
+    pub page: PageConfig,
     /// Where alerts go; without it they stand on the page only, and the log says so at start.
     pub slack: Option<SlackConfig>,
 }
@@ -163,6 +171,15 @@ impl Default for DisplayConfig {
     }
 }
 
+/// What the page shows beside what it finds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PageConfig {
+    /// Services in the order of their tiles: those of workers, nodes and probes by their name, and those
+    /// of which nothing is known yet. What is known and not named here comes behind them.
+    pub services: Vec<String>,
+}
+
 /// Slack by incoming webhook.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -230,6 +247,15 @@ pub fn parse(path: &Path, text: &str) -> Result<Config, Vec<ConfigError>> {
         "[nodes] timeout is below 3s, three frames",
         "write for example \"5s\"",
     );
+    let services = &config.page.services;
+    check(
+        services.len() <= SERVICES_MAX
+            && services.iter().all(|name| (1..=SERVICE_BYTES_MAX).contains(&name.len())),
+        &format!(
+            "[page] services has more than {SERVICES_MAX} names, or one that is empty or longer than {SERVICE_BYTES_MAX} bytes"
+        ),
+        "write for example [\"API Gateway\", \"PostgreSQL\"]",
+    );
     if let Err(problem) = Zone::named(&config.display.zone) {
         faults.push(ConfigError::whole(path, format!("[display] zone: {problem}"), None));
     }
@@ -260,8 +286,8 @@ mod tests {
             parse(Path::new("docs/aggregator.toml"), include_str!("../../docs/aggregator.toml")).unwrap();
         let least = parse(Path::new("aggregator.toml"), LEAST).unwrap();
         let rest = |config: &Config| {
-            let Config { intake, http, store, rules, nodes, display, slack, .. } = config;
-            format!("{intake:?}{http:?}{store:?}{rules:?}{nodes:?}{display:?}{slack:?}")
+            let Config { intake, http, store, rules, nodes, display, page, slack, .. } = config;
+            format!("{intake:?}{http:?}{store:?}{rules:?}{nodes:?}{display:?}{page:?}{slack:?}")
         };
         assert_eq!(rest(&example), rest(&least));
     }
@@ -278,6 +304,11 @@ mod tests {
             text.starts_with("aggregator.toml:6:1: ") && text.contains("did you mean `expected`?"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_service_without_a_name_is_refused() {
+        assert!(faults("[page]\nservices = [\"API Gateway\", \"\"]\n").contains("[page] services"));
     }
 
     #[test]

@@ -21,8 +21,9 @@ use crate::desk::{Desk, Kept};
 use crate::effect::InEffect;
 use crate::notify::slack::{Marks, payload};
 use crate::notify::{Outcome, message};
-use crate::rules::{AlertRule, RuleSet};
+use crate::rules::{AlertRule, RuleSet, Sample};
 use crate::store::{Memory, Store};
+use crate::view::figures::RECORDED;
 
 /// Arrivals within this time share a round: an event is seen with the values that it explains.
 const GATHER: Duration = Duration::from_millis(50);
@@ -72,6 +73,8 @@ async fn round(store: &Store, desk: &Desk, effect: &InEffect) {
         let evaluation = rules.evaluate(&Live::new(memory, &sending, now), now, lookback);
         Round { evaluation, sending, now }
     });
+    let recorded = round.of_the_page();
+    store.update(|memory| memory.recorded = recorded);
     desk.change(|kept| {
         let outcome = store.read(|memory| round.put(kept, rules, memory, lookback));
         kept.faults.extend(problem.clone());
@@ -88,6 +91,14 @@ struct Round<'r> {
 }
 
 impl Round<'_> {
+    /// What recording rules made of the page's figures.
+    fn of_the_page(&self) -> Vec<Sample> {
+        let shown = |sample: &&Sample| {
+            sample.labels.get("__name__").is_some_and(|name| RECORDED.contains(&name.as_str()))
+        };
+        self.evaluation.recorded.iter().filter(shown).cloned().collect()
+    }
+
     /// Puts the round on the desk; it matters when an alert came, went or changed its phase.
     fn put(self, kept: &mut Kept, rules: &RuleSet, memory: &Memory, lookback: Duration) -> (bool, ()) {
         let phases = |kept: &Kept| -> Vec<(Labels, Phase)> {

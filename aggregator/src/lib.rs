@@ -13,11 +13,13 @@ pub mod desk;
 pub mod effect;
 pub mod engine;
 pub mod intake;
+pub mod listen;
 pub mod metrics;
 pub mod notify;
 pub mod pki;
 pub mod rules;
 pub mod store;
+pub mod trend;
 pub mod view;
 
 use std::io;
@@ -35,8 +37,10 @@ use tracing::{info, warn};
 
 use api::Api;
 use config::{Config, IdentityConfig};
+use dashboard::live::Pages;
 use desk::{Desk, DeskError};
 use effect::InEffect;
+use listen::Bounded;
 use rules::RuleFault;
 use store::{Store, StoreError};
 
@@ -131,8 +135,10 @@ pub async fn run(path: &Path, config: Config) -> Result<(), StartError> {
     stages.spawn(named("rules", engine::evaluate(store.clone(), desk.clone(), in_effect.clone())));
     stages.spawn(named("notify", engine::notify(store.clone(), desk.clone(), in_effect)));
     // api, dashboard
-    let api = Api::new(store, desk, config, zone).router();
-    stages.spawn(named("api", async move { axum::serve(http, api).await }));
+    let pages = Pages::open(store.clone(), desk.clone(), Arc::clone(&config), zone);
+    let api = Api::new(store, desk, Arc::clone(&config), pages.clone()).router();
+    stages.spawn(named("page", pages.clone().run()));
+    stages.spawn(named("api", async move { axum::serve(Bounded::new(http), api).await }));
 
     info!(%intake, %page, "aggregator runs");
     let status = format!("intake {intake}, page http://{page}/");
@@ -152,6 +158,7 @@ pub async fn run(path: &Path, config: Config) -> Result<(), StartError> {
     info!(signal, "aggregator stops");
     daemon::stopping();
     endpoint.close(0_u32.into(), b"aggregator stops");
+    pages.save().await;
     endpoint.wait_idle().await;
     Ok(())
 }

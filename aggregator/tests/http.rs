@@ -58,19 +58,30 @@ async fn the_page_shows_what_was_sent_and_says_what_is_not_known() {
     let site = Site::running(&format!("[nodes]\nexpected = [\"{NODE}\", \"{NEIGHBOUR}\", \"gpu-03\"]")).await;
     let _agent = Beating::start(&site, NODE, 7, &rows("false")).await;
     seen(&site).await;
-    let (status, page) = site.get("/?lang=ja").await;
+    let (status, page) = site.get(&format!("/node/{NODE}?lang=ja")).await;
     assert_eq!(status, StatusCode::OK);
     let row = between(&page, "0 NVIDIA RTX 4060</th>", "</tr>");
     for value in ["92%", "6.0 / 8.0 GiB (75%)", "71 °C", "データなし"] {
-        assert!(row.contains(&format!("<td>{value}</td>")), "{value} is not in {row}");
+        assert!(row.contains(&format!(">{value}</td>")), "{value} is not in {row}");
     }
-    let node = between(&page, &format!("<article aria-label=\"{NODE}\">"), "</article>");
-    assert!(node.contains("46%") && node.contains("9.9.9-test"), "{node}");
-    assert!(node.contains("メモリ データなし"), "used without total is no share: {node}");
-    assert!(node.contains("pyannote #1") && node.contains("稼働中") && node.contains("<td>3</td>"), "{node}");
+    assert!(page.contains("46%") && page.contains("9.9.9-test"), "{page}");
+    assert!(
+        between(&page, "host_memory_used_bytes\"", "</span>").contains("データなし"),
+        "used without total is no share"
+    );
+    let worker = between(&page, "data-worker=\"pyannote-1\"", "</tr>");
+    assert!(
+        worker.contains("pyannote #1") && worker.contains("稼働中") && worker.contains(">3</td>"),
+        "{worker}"
+    );
+    let (_, page) = site.get("/?lang=ja").await;
+    let node = between(&page, &format!("<article data-node=\"{NODE}\""), "</article>");
+    assert!(node.contains("受信中") && node.contains("92%") && node.contains("75%"), "{node}");
     for name in [NEIGHBOUR, "gpu-03"] {
-        let node = between(&page, &format!("<article aria-label=\"{name}\">"), "</article>");
-        assert!(node.contains("未接続") && node.contains("データなし") && !node.contains("受信中"), "{node}");
+        let node = between(&page, &format!("<article data-node=\"{name}\""), "</article>");
+        assert!(node.contains("未接続") && !node.contains("受信中"), "{node}");
+        let (status, page) = site.get(&format!("/node/{name}?lang=ja")).await;
+        assert!(status == StatusCode::OK && page.contains("未接続") && page.contains("データなし"), "{page}");
     }
     assert!(!page.contains("SIMULATED"));
     let status = site.json("/api/v1/status").await;
@@ -101,31 +112,58 @@ async fn the_page_is_in_the_readers_language_and_whole_without_a_script() {
         let page = ask(path, accepted).await;
         assert!(page.contains(&format!("<html lang=\"{lang}\">")), "{path} {accepted}: {page}");
         assert!(page.contains(title), "{path} {accepted}: {page}");
-        assert!(
-            !page.contains("<script") && !page.contains("javascript:") && !page.contains(" on"),
-            "{page}"
-        );
+        only_its_own(&page);
         assert!(page.contains("class=\"simulated\"") && page.contains("SIMULATED"), "{page}");
-        for target in page.split("href=\"").skip(1).chain(page.split("src=\"").skip(1)) {
-            let own = target.starts_with('/') && !target.starts_with("//");
-            assert!(own || target.starts_with("data:"), "the page calls elsewhere: {target}");
-        }
+        let node = ask(&path.replacen('/', &format!("/node/{NODE}"), 1), accepted).await;
+        only_its_own(&node);
+        assert!(
+            node.contains(&format!("<html lang=\"{lang}\">")) && node.contains("NVIDIA RTX 4060"),
+            "{node}"
+        );
+    }
+}
+
+/// No inline script or style, no handler, and nothing from elsewhere.
+fn only_its_own(page: &str) {
+    for script in page.split("<script").skip(1) {
+        assert!(script.starts_with(" src=\"/assets/page."), "{script}");
+        assert!(between(script, ">", "</script>").is_empty(), "{script}");
+    }
+    for tag in page.split('<').filter_map(|tag| tag.split_once('>')).map(|(tag, _)| tag) {
+        let mut names = tag.split(['"', ' ']).filter_map(|word| word.strip_suffix('='));
+        assert!(!names.any(|name| name == "style" || name.starts_with("on")), "{tag}");
+    }
+    assert!(!page.contains("javascript:") && !page.contains("<style"), "{page}");
+    for target in page.split("href=\"").skip(1).chain(page.split("src=\"").skip(1)) {
+        let own = target.starts_with('/') && !target.starts_with("//");
+        let known = own || target.starts_with("data:") || target.starts_with('#');
+        assert!(known, "the page calls elsewhere: {target}");
     }
 }
 
 #[tokio::test]
-async fn every_answer_forbids_scripts_and_is_not_kept() {
+async fn every_answer_forbids_what_is_not_the_pages_own() {
     let site = Site::running("").await;
-    for path in ["/", "/dashboard.css", "/api/v1/status", "/metrics", "/nothing"] {
+    let (_, page) = site.get("/").await;
+    let style = format!("/assets/page.{}", between(&page, "href=\"/assets/page.", "\""));
+    for path in ["/", &style, "/api/v1/status", "/metrics", "/nothing", "/node/nobody", "/assets/nothing"] {
         let answer = client().get(format!("{}{path}", site.page())).send().await.unwrap();
         let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
         let policy = header("content-security-policy");
-        assert!(policy.contains("default-src 'none'") && !policy.contains("script-src"), "{policy}");
-        assert!(!policy.contains("unsafe"), "{policy}");
+        assert!(policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"), "{policy}");
+        for part in policy.split("; ") {
+            let sources = part.split(' ').skip(1).collect::<Vec<_>>();
+            let known = [vec!["'none'"], vec!["'self'"], vec!["'self'", "data:"]];
+            assert!(known.contains(&sources), "{part}");
+        }
         assert_eq!(header("x-content-type-options"), "nosniff");
-        assert!(["no-store", "max-age=300"].contains(&header("cache-control").as_str()), "{path}");
+        let kept = if path == style { "public, max-age=31536000, immutable" } else { "no-store" };
+        assert_eq!(header("cache-control"), kept, "{path}");
     }
     assert_eq!(site.get("/nothing").await.0, StatusCode::NOT_FOUND);
+    for nobody in ["/node/nobody", "/node/NOT-A-NAME", "/node/%3Cscript%3E", "/assets/page.css"] {
+        assert_eq!(site.get(nobody).await.0, StatusCode::NOT_FOUND, "{nobody}");
+    }
     assert_eq!(site.get("/../../etc/passwd").await.0, StatusCode::NOT_FOUND);
     let post = client().post(format!("{}/api/v1/status", site.page())).send().await.unwrap();
     assert_eq!(post.status(), StatusCode::METHOD_NOT_ALLOWED);
@@ -155,9 +193,12 @@ async fn labels_and_events_of_a_node_are_text_and_nothing_else() {
     agent.live.event(0, exited).await;
     agent.live.send(1, &rows).await;
     until_so("its alerts fire", async || site.firing().await.len() == 2).await;
-    let (_, page) = site.get("/").await;
-    assert!(page.contains("&#60;script&#62;") || page.contains("&lt;script&gt;"), "{page}");
-    assert!(!page.contains("<script") && !page.contains("\" onmouseover"), "{page}");
+    for path in ["/".to_owned(), format!("/node/{NODE}")] {
+        let (_, page) = site.get(&path).await;
+        assert!(page.contains("&#60;script&#62;") || page.contains("&lt;script&gt;"), "{page}");
+        only_its_own(&page);
+        assert!(!page.contains("<script>") && !page.contains("\" onmouseover"), "{page}");
+    }
     let worker = site.json("/api/v1/status").await["nodes"][0]["workers"].to_string();
     assert!(worker.contains(evil), "JSON has it as it is: {worker}");
 }
@@ -313,9 +354,15 @@ async fn a_node_that_falls_silent_shows_no_value_as_if_it_were_now() {
     drop(agent);
     until_so("it is seen as silent", async || site.node(NODE).await["presence"] == "stale").await;
     let (_, page) = site.get("/?lang=ja").await;
-    let node = between(&page, &format!("<article aria-label=\"{NODE}\">"), "</article>");
-    assert!(node.contains("応答なし") && node.contains("NVIDIA RTX 4060"), "{node}");
-    assert!(!node.contains("92%") && !node.contains("71 °C") && !node.contains("稼働中"), "{node}");
+    let tile = between(&page, &format!("<li data-service=\"{NODE}\" data-state=\"critical\""), "</li>");
+    let node = between(&page, &format!("<article data-node=\"{NODE}\""), "</article>");
+    assert!(tile.contains("応答なし") && node.contains("応答なし"), "{tile} {node}");
+    let (_, whole) = site.get(&format!("/node/{NODE}?lang=ja")).await;
+    assert!(whole.contains("NVIDIA RTX 4060"), "what there is is known: {whole}");
+    for shown in [node, between(&whole, "data-part=\"node\"", "data-part=\"node-charts\"")] {
+        let known = ["92%", "71 °C", "稼働中", "data-value"].iter().any(|value| shown.contains(value));
+        assert!(!known, "{shown}");
+    }
     assert!(page.contains("SIMULATED"));
     assert_eq!(site.query(&format!("up{{service=\"{NODE}\"}}")).await[0]["value"][1], "0");
 }

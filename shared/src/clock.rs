@@ -90,6 +90,37 @@ impl Zone {
         self.format(at, "%H:%M:%S")
     }
 
+    /// The time of day with the zone, `14:32:15 JST`; with the month and day before it, unless that is
+    /// the day of `now`.
+    #[must_use]
+    pub fn moment(&self, at: UnixMicros, now: UnixMicros) -> String {
+        let (begins, ends) = self.day(now);
+        let today = begins <= at && at < ends;
+        self.format(at, if today { "%H:%M:%S %Z" } else { "%m-%d %H:%M:%S %Z" })
+    }
+
+    /// The hour and minute alone, `14:32`.
+    #[must_use]
+    pub fn hour_minute(&self, at: UnixMicros) -> String {
+        self.format(at, "%H:%M")
+    }
+
+    /// The day of an instant in this zone: when it begins and when the next one does. Not always 24
+    /// hours: clocks are set.
+    #[must_use]
+    pub fn day(&self, at: UnixMicros) -> (UnixMicros, UnixMicros) {
+        let micros = i64::try_from(at.0).unwrap_or(i64::MAX);
+        let bounds = || {
+            let here = jiff::Timestamp::from_microsecond(micros).ok()?.to_zoned_datetime(self.0.clone());
+            let begins = here.start_of_day().ok()?;
+            let ends = begins.tomorrow().ok()?.start_of_day().ok()?;
+            let instant = |timestamp: jiff::Timestamp| u64::try_from(timestamp.as_microsecond()).ok();
+            let begins_us = instant(begins.timestamp()).unwrap_or(0);
+            Some((UnixMicros(begins_us), UnixMicros(instant(ends.timestamp())?)))
+        };
+        bounds().unwrap_or((at, at))
+    }
+
     /// RFC 3339 with the zone's offset, for machines: `2025-12-04T14:32:15+09:00`.
     #[must_use]
     pub fn rfc3339(&self, at: UnixMicros) -> String {
@@ -122,6 +153,21 @@ mod tests {
         let at = UnixMicros(1_764_826_335_000_000);
         assert_eq!(zone.date_time(at), "2025-12-04 14:32:15 JST");
         assert_eq!(zone.rfc3339(at), "2025-12-04T14:32:15+09:00");
+    }
+
+    #[test]
+    fn a_day_is_the_zones_and_may_have_23_hours() {
+        let tokyo = Zone::named("Asia/Tokyo").unwrap();
+        let at = UnixMicros(1_764_826_335_000_000);
+        let (begins, ends) = tokyo.day(at);
+        assert_eq!(tokyo.date_time(begins), "2025-12-04 00:00:00 JST");
+        assert_eq!(tokyo.day(ends).0, ends);
+        assert_eq!(tokyo.moment(at, at), "14:32:15 JST");
+        assert_eq!(tokyo.moment(at, ends), "12-04 14:32:15 JST");
+        let berlin = Zone::named("Europe/Berlin").unwrap();
+        let (begins, ends) = berlin.day(UnixMicros(1_774_778_400_000_000));
+        assert_eq!(berlin.date_time(begins), "2026-03-29 00:00:00 CET");
+        assert_eq!(ends.since(begins), Duration::from_secs(23 * 3_600));
     }
 
     #[test]

@@ -104,7 +104,7 @@ pub fn headline(alert: &Alert, lang: Lang) -> String {
         "" => String::new(),
         node => format!(" [{node}]"),
     };
-    format!("{} {} {}: {}{node}", level.shape(), level.word(lang), state.in_lang(lang), alert.summary())
+    format!("{} {} {}: {}{node}", level.shape(), level.word(lang), state.in_lang(lang), alert.summary(lang))
 }
 
 /// Name and value pairs for the fields of a message.

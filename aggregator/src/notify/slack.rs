@@ -131,7 +131,7 @@ pub fn payload(alert: &Alert, action: Option<&str>, marks: Marks, zone: &Zone, l
     let field = |(name, value): (&'static str, String)| json!({ "type": "mrkdwn", "text": format!("*{}*\n{}", escape(name), fit(&value, FIELD_CHARS_MAX)) });
     let fields: Vec<Value> = message::fields(alert, action, zone, lang).into_iter().map(field).collect();
     let mut blocks = vec![json!({ "type": "section", "fields": fields })];
-    if let Some(description) = alert.annotations.get("description").filter(|text| !text.is_empty()) {
+    if let Some(description) = alert.description(lang) {
         let text = fit(description, FIELD_CHARS_MAX);
         blocks.insert(0, json!({ "type": "section", "text": { "type": "mrkdwn", "text": text } }));
     }

@@ -171,6 +171,21 @@ impl Head {
         series.filter_map(move |(key, marks)| Some((key, newest(marks, i64::MAX, since_ms)?)))
     }
 
+    /// What is seen of each of a node's series of a metric later than `since_ms`, in order of time.
+    pub fn readings<'a>(
+        &'a self,
+        node: &NodeId,
+        metric: &'a str,
+        since_ms: i64,
+    ) -> impl Iterator<Item = (&'a SeriesKey, impl Iterator<Item = (i64, Reading)> + use<'a>)> {
+        let series = self.nodes.get(node).into_iter().flat_map(move |node| of_metric(&node.series, metric));
+        series.map(move |(key, marks)| {
+            let from = marks.partition_point(|mark| mark.at_ms <= since_ms);
+            let seen = marks.range(from..visible(marks).max(from));
+            (key, seen.map(|mark| (mark.at_ms, mark.seen.reading())))
+        })
+    }
+
     fn matching<'a>(
         &'a self,
         selector: &'a Selector<'_>,
@@ -349,6 +364,23 @@ mod tests {
         let mut head = Head::new(Duration::from_secs(900));
         insert(&mut head, &[(NOW.0 + 3_600_000_000, Ok(5.0))]);
         assert_eq!(value(&head), Some(5.0));
+    }
+
+    #[test]
+    fn the_last_readings_are_in_order_with_their_gaps_and_without_the_backlogs_tail() {
+        let mut head = Head::new(Duration::from_secs(900));
+        insert(&mut head, &[(NOW.0 - 9_000_000, Ok(1.0)), (NOW.0 - 4_000_000, Err(Missing::Lost))]);
+        insert(&mut head, &[(NOW.0 - 2_000_000, Ok(2.0))]);
+        insert_as(&mut head, &[(NOW.0 - 1_000_000, Ok(9.0))], false);
+        let since = |ago_ms: i64| -> Vec<Vec<Reading>> {
+            let at = NOW.as_millis() - ago_ms;
+            let node = node();
+            let all = head.readings(&node, "m", at);
+            all.map(|(_, readings)| readings.map(|(_, reading)| reading).collect()).collect()
+        };
+        assert_eq!(since(5_000), [[Err(Missing::Lost), Ok(2.0)]]);
+        assert_eq!(since(60_000), [[Ok(1.0), Err(Missing::Lost), Ok(2.0)]]);
+        assert_eq!(since(500), [[]; 1], "nothing, and no panic");
     }
 
     #[test]

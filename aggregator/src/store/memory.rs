@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Content;
 use super::head::Head;
+use crate::rules::Sample;
 
 /// Events kept in memory, over all nodes.
 pub const EVENTS_MAX: usize = 1_000;
@@ -73,6 +74,8 @@ pub struct Memory {
     pub events: VecDeque<StoredEvent>,
     /// Every node that ever sent or is expected.
     pub nodes: BTreeMap<NodeId, NodeState>,
+    /// What recording rules made of the page's figures in the newest round.
+    pub recorded: Vec<Sample>,
     /// Why frames cannot be stored, for a person.
     pub problem: Option<String>,
 }
@@ -82,7 +85,7 @@ impl Memory {
     #[must_use]
     pub fn new(window: Duration, expected: &[NodeId]) -> Self {
         let nodes = expected.iter().map(|node| (node.clone(), NodeState::default())).collect();
-        Self { head: Head::new(window), events: VecDeque::new(), nodes, problem: None }
+        Self { head: Head::new(window), events: VecDeque::new(), nodes, recorded: Vec::new(), problem: None }
     }
 
     /// These nodes are known, though they may never have sent; others that never sent are forgotten.
