@@ -8,7 +8,7 @@ STEP  := .ci/step
 .DEFAULT_GOAL := help
 # Cargo uses all cores by itself; two cargos at once would only wait for one lock.
 .NOTPARALLEL:
-.PHONY: help build demo smoke test lint format clippy docs deny bench rules-check clean-demo install
+.PHONY: help build demo smoke test lint format clippy docs deny bench cli-bench rules-check clean-demo install
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ deny: ## Licences, sources, bans and known advisories of every dependency
 
 bench: ## Runs the benches in benches/, or says that there is none yet
 	@.ci/bench
+
+cli-bench: ## How long `diarwatch status` takes, from the start of its process to its end
+	@$(STEP) "bench cli" cargo bench --locked -p diarwatch-agent --bench cli
 
 rules-check: build ## Runs `rules check` on the shipped rule files and on the requirements' own
 	@$(STEP) "rules-check" .ci/rules-check $(BIN)/diarwatch-aggregator

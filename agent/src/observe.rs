@@ -129,7 +129,7 @@ async fn answer(mut stream: UnixStream, board: &Board) -> io::Result<()> {
 
 fn reply(question: Question, board: &Board) -> serde_json::Result<Vec<u8>> {
     match question {
-        Question::Status => serde_json::to_vec(&board.read(status::of)),
+        Question::Status => serde_json::to_vec(&status::with_reasons(&board.read(status::of))?),
         Question::Events { since_us, limit, worker } => {
             let since = UnixMicros(since_us);
             let limit = limit.unwrap_or(EVENTS_MAX);

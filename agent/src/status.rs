@@ -1,10 +1,11 @@
 //! The document of `diarwatch status --json`: numbers in base units with the unit in the key. A value
-//! that could not be had is `{"missing": reason}` in its place; `null` is only what there is none of (no
-//! process, no problem). `schema` grows only when a key changes its meaning.
+//! that could not be had is `null`, and `reasons` says why by its JSON pointer; a `null` without a reason
+//! is what there is none of (no process, no problem). `schema` grows only when a key changes its meaning.
 
 use diarwatch_shared::clock::{self, UnixMicros};
 use diarwatch_shared::reading::Reading;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::board::{Gpu, Link, Snapshot, SpoolState};
 use crate::figures::FigureStatus;
@@ -16,7 +17,7 @@ use crate::workers::WorkerStatus;
 /// Version of the document.
 pub const STATUS_SCHEMA: u16 = 1;
 
-/// A number, or why there is none.
+/// A number, or why there is none; [`with_reasons`] makes `null` and a reason of the latter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Number {
@@ -43,8 +44,8 @@ pub struct Status {
     node: String,
     version: &'static str,
     epoch: u64,
-    started: UnixMicros,
-    now: UnixMicros,
+    started_us: UnixMicros,
+    now_us: UnixMicros,
     simulated: bool,
     driver: DriverState,
     host: Host,
@@ -89,8 +90,8 @@ pub fn of(snapshot: &Snapshot) -> Status {
         node: snapshot.node.to_string(),
         version: env!("CARGO_PKG_VERSION"),
         epoch: snapshot.epoch.0,
-        started: snapshot.started,
-        now: clock::now(),
+        started_us: snapshot.started,
+        now_us: clock::now(),
         simulated: snapshot.simulated,
         driver: snapshot.driver.clone(),
         host: Host {
@@ -121,5 +122,77 @@ fn gpu(gpu: &Gpu) -> GpuStatus {
         memory_total_bytes: value("gpu_memory_total_bytes"),
         power_watts: value("gpu_power_watts"),
         temperature_celsius: value("gpu_temperature_celsius"),
+    }
+}
+
+/// A document in which each value that could not be had is `null`, with its reason in `reasons` under its
+/// JSON pointer. The one place where that form is made.
+///
+/// # Errors
+/// When the value is no JSON.
+pub fn with_reasons(document: &impl Serialize) -> serde_json::Result<Value> {
+    let mut document = serde_json::to_value(document)?;
+    let mut reasons = Map::new();
+    take_reasons(&mut document, &mut String::new(), &mut reasons);
+    if let Value::Object(top) = &mut document {
+        top.insert("reasons".to_owned(), Value::Object(reasons));
+    }
+    Ok(document)
+}
+
+fn take_reasons(value: &mut Value, pointer: &mut String, reasons: &mut Map<String, Value>) {
+    if let Some(reason) = missing(value) {
+        *value = Value::Null;
+        reasons.insert(pointer.clone(), reason);
+        return;
+    }
+    let length = pointer.len();
+    let mut inner = |token: &str, value: &mut Value| {
+        pointer.push('/');
+        pointer.push_str(token);
+        take_reasons(value, pointer, reasons);
+        pointer.truncate(length);
+    };
+    match value {
+        Value::Object(table) => {
+            for (key, value) in table {
+                inner(&key.replace('~', "~0").replace('/', "~1"), value);
+            }
+        }
+        Value::Array(items) => {
+            for (at, value) in items.iter_mut().enumerate() {
+                inner(&at.to_string(), value);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The reason of a [`Number::Missing`].
+fn missing(value: &Value) -> Option<Value> {
+    let table = value.as_object().filter(|table| table.len() == 1)?;
+    table.get("missing").filter(|reason| reason.is_string()).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use diarwatch_shared::reading::Missing;
+    use serde_json::json;
+
+    #[test]
+    fn what_is_missing_is_null_with_its_reason_under_its_pointer() {
+        let lost = Number::from(Err(Missing::Lost));
+        let document =
+            json!({ "kind": "x", "gpus": [{ "a/b": lost, "b": Number::from(Ok(0.0)), "pid": null }] });
+        let expected = json!({
+            "kind": "x", "gpus": [{ "a/b": null, "b": 0.0, "pid": null }], "reasons": { "/gpus/0/a~1b": "lost" }
+        });
+        assert_eq!(with_reasons(&document).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_document_without_gaps_has_no_reasons() {
+        assert_eq!(with_reasons(&json!({ "a": 1 })).unwrap(), json!({ "a": 1, "reasons": {} }));
     }
 }

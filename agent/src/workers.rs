@@ -15,7 +15,8 @@ use diarwatch_shared::backoff;
 use diarwatch_shared::clock::{self, UnixMicros};
 use diarwatch_shared::event::{Event, What};
 use diarwatch_shared::node::WorkerId;
-use serde::{Deserialize, Serialize};
+use diarwatch_shared::reading::Missing;
+use serde::{Serialize, Serializer};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -24,6 +25,7 @@ use crate::judge::{Action, Input, JudgeConfig, Phase, State, step};
 use crate::probe::{ProbeError, ProbeResult, Prober};
 use crate::restart::child::ChildDriver;
 use crate::restart::{Driver, Exit};
+use crate::status::Number;
 
 /// Events of one worker that wait for the frame stage before the worker's task waits as well.
 pub const EVENTS_WAITING_MAX: usize = 256;
@@ -42,7 +44,7 @@ pub enum WorkerOutput {
 }
 
 /// Where a worker is, for the series and for people; sent at each change and at least each second.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WorkerStatus {
     /// Which worker.
     pub worker: WorkerId,
@@ -51,12 +53,14 @@ pub struct WorkerStatus {
     /// Where it is, in a word.
     pub phase: Phase,
     /// Whether it takes jobs; none while it first loads.
+    #[serde(serialize_with = "known_or_not_yet")]
     pub ready: Option<bool>,
     /// Its live process.
     pub pid: Option<u32>,
     /// Restarts by this run of the agent.
     pub restarts: u64,
     /// When its live process started.
+    #[serde(rename = "started_us")]
     pub started: Option<UnixMicros>,
     /// The last probe of its live process.
     pub last_probe: Option<LastProbe>,
@@ -65,13 +69,22 @@ pub struct WorkerStatus {
     /// The wait that is left before the next start, in milliseconds, while it waits for one.
     pub next_start_in_ms: Option<u64>,
     /// When its phase or its process last changed.
+    #[serde(rename = "since_us")]
     pub since: UnixMicros,
     /// Statuses of this worker that the frame stage had no room for.
     pub statuses_dropped: u64,
 }
 
+/// `null` with its reason, by way of [`crate::status::with_reasons`].
+fn known_or_not_yet<S: Serializer>(ready: &Option<bool>, serializer: S) -> Result<S::Ok, S::Error> {
+    match ready {
+        Some(ready) => serializer.serialize_bool(*ready),
+        None => Number::from(Err(Missing::NotYet)).serialize(serializer),
+    }
+}
+
 /// A probe that came to its end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct LastProbe {
     /// How long it took, in milliseconds.
     pub took_ms: u64,

@@ -42,9 +42,14 @@ fn has_values(gpu: &Value) -> bool {
     VALUES.iter().all(|key| gpu[key].is_f64())
 }
 
-/// Whether every value is missing for this reason.
-fn misses(gpu: &Value, reason: &str) -> bool {
-    VALUES.iter().all(|key| gpu[key] == json!({ "missing": reason }))
+/// Whether every value of a GPU is missing for this reason.
+fn misses(status: &Value, index: usize, reason: &str) -> bool {
+    VALUES.iter().all(|key| lacks(status, index, key, reason))
+}
+
+/// Whether a value of a GPU is `null` and says why.
+fn lacks(status: &Value, index: usize, key: &str, reason: &str) -> bool {
+    gpu(status, index)[key].is_null() && status["reasons"][&format!("/gpus/{index}/{key}")] == reason
 }
 
 fn up(agent: &Agent) -> Value {
@@ -80,7 +85,7 @@ fn what_the_driver_says_is_what_the_operator_sees() {
     agent.until("a new value is seen", |status| (gpu(status, 0)["utilization_ratio"] == 0.93).then_some(()));
     node.scenario(&with("gpu.0.util = unsupported"));
     let status = agent.until("a value can be unsupported", |status| {
-        (gpu(status, 0)["utilization_ratio"] == json!({ "missing": "not_supported" })).then(|| status.clone())
+        lacks(status, 0, "utilization_ratio", "not_supported").then(|| status.clone())
     });
     assert_eq!(gpu(&status, 0)["power_watts"], 61.5, "one value that is not there takes no other with it");
 }
@@ -106,8 +111,7 @@ fn a_lost_gpu_never_silences_its_neighbour() {
     up(&agent);
     node.scenario(&with("gpu.1.state = lost\ngpu.0.util = 77"));
     let status = agent.until("GPU 1 is lost", |status| {
-        (misses(gpu(status, 1), "lost") && gpu(status, 0)["utilization_ratio"] == 0.77)
-            .then(|| status.clone())
+        (misses(status, 1, "lost") && gpu(status, 0)["utilization_ratio"] == 0.77).then(|| status.clone())
     });
     assert!(has_values(gpu(&status, 0)));
     assert_eq!(gpu(&status, 1)["uuid"], "GPU-bbbb", "it is known who is lost");
@@ -121,7 +125,7 @@ fn a_gpu_that_was_lost_before_the_agent_started_is_told_of_and_comes_back() {
     let node = Node::new().with_gpus(&with("gpu.0.state = lost"));
     let agent = node.run();
     let status = agent.until("GPU 1 has values", |status| has_values(gpu(status, 1)).then(|| status.clone()));
-    assert!(misses(gpu(&status, 0), "lost"), "{status:#}");
+    assert!(misses(&status, 0, "lost"), "{status:#}");
     assert_eq!((gpu(&status, 0)["index"].as_u64(), gpu(&status, 1)["index"].as_u64()), (Some(0), Some(1)));
     assert_eq!(gpu(&status, 1)["uuid"], "GPU-bbbb");
     node.scenario(TWO);
@@ -150,7 +154,7 @@ fn a_call_that_hangs_is_named_and_nothing_else_stops() {
     let count = |status: &Value| status["frames_emitted"].as_u64().unwrap();
     agent.until("frames go on", |status| {
         for index in 0..2 {
-            assert!(misses(gpu(status, index), "timeout"), "a stale value is shown: {status:#}");
+            assert!(misses(status, index, "timeout"), "a stale value is shown: {status:#}");
         }
         assert_eq!(status["driver"], named);
         assert!(status["host"]["memory_used_bytes"].is_f64());
@@ -221,7 +225,7 @@ fn a_killed_sampler_comes_back_and_its_last_values_are_not_shown_meanwhile() {
         let first = agent.sampler().unwrap();
         kill_process(pid_of(first), Signal::KILL).unwrap();
         agent.until("the values are gone with it", |status| {
-            let gone = misses(gpu(status, 0), "timeout") && misses(gpu(status, 1), "timeout");
+            let gone = misses(status, 0, "timeout") && misses(status, 1, "timeout");
             (gone && status["driver"]["state"] == "starting").then_some(())
         });
         up(&agent);

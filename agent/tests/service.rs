@@ -218,7 +218,7 @@ fn a_restart_keeps_the_frames_under_their_old_epoch_and_takes_a_greater_one() {
     let agent = node.run();
     let second = number(&agent.status(), "/epoch");
     assert!(second > first);
-    assert!(agent.status()["started"].as_u64().unwrap() > 0);
+    assert!(agent.status()["started_us"].as_u64().unwrap() > 0);
     let unacked = agent.until("the spool is looked at", |status| {
         Some(number(status, "/spool/frames_unacked")).filter(|count| *count > 0)
     });

@@ -21,6 +21,13 @@ impl UnixMicros {
         i64::try_from(self.0 / 1_000).unwrap_or(i64::MAX)
     }
 
+    /// The instant of an RFC 3339 text, such as `2025-12-04T05:32:15.000Z`.
+    #[must_use]
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
+        let micros = text.parse::<jiff::Timestamp>().ok()?.as_microsecond();
+        u64::try_from(micros).ok().map(Self)
+    }
+
     /// Seconds as a float, as Prometheus writes timestamps in its API.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "microseconds of this century fit 53 bits")]
@@ -121,6 +128,12 @@ impl Zone {
         bounds().unwrap_or((at, at))
     }
 
+    /// The time of day in milliseconds, `14:32:15.123`.
+    #[must_use]
+    pub fn time_of_day_ms(&self, at: UnixMicros) -> String {
+        self.format(at, "%H:%M:%S%.3f")
+    }
+
     /// RFC 3339 with the zone's offset, for machines: `2025-12-04T14:32:15+09:00`.
     #[must_use]
     pub fn rfc3339(&self, at: UnixMicros) -> String {
@@ -168,6 +181,13 @@ mod tests {
         let (begins, ends) = berlin.day(UnixMicros(1_774_778_400_000_000));
         assert_eq!(berlin.date_time(begins), "2026-03-29 00:00:00 CET");
         assert_eq!(ends.since(begins), Duration::from_secs(23 * 3_600));
+    }
+
+    #[test]
+    fn a_text_of_an_instant_is_read_back() {
+        let at = UnixMicros(1_764_826_335_123_000);
+        assert_eq!(UnixMicros::from_rfc3339(&at.to_string()), Some(at));
+        assert_eq!(UnixMicros::from_rfc3339("yesterday"), None);
     }
 
     #[test]

@@ -118,6 +118,63 @@ texts! {
     // What the command line says.
     Queue: "キュー", "Queue";
     Estimated: "推定", "estimated";
+    Unknown: "不明", "Unknown";
+    Name: "名前", "Name";
+    Uuid: "UUID", "UUID";
+    MemoryTraffic: "メモリ帯域", "Mem I/O";
+    Util: "使用率", "Util";
+    Temp: "温度", "Temp";
+    Part: "割合", "Used";
+    LastSeconds: "直近", "Last 6s";
+    NoGpus: "GPUはありません", "No GPUs";
+    Service: "サービス", "Service";
+    Uptime: "稼働時間", "Uptime";
+    NextStart: "再起動まで", "Next start";
+    Probe: "確認時間", "Probe";
+    ProbeVerdict: "確認結果", "Last probe";
+    LastExit: "前回の終了", "Last exit";
+    WaitsForStart: "再起動待ち", "Restarting";
+    QueueWaiting: "待ち", "Waiting";
+    QueueProcessing: "処理中", "Running";
+    QueueOldest: "最長待ち", "Oldest";
+    PerMinute: "件/分", "Per min";
+    FailedPerMinute: "失敗/分", "Failed/min";
+    JobMean: "平均", "Mean";
+    JobP95: "P95", "P95";
+    PerAudioHour: "音声1時間", "Audio hour";
+    DrainsIn: "消化まで", "Drains in";
+    Growing: "増加中", "Growing";
+    NoQueues: "キューは設定されていません", "No queues are configured";
+    Source: "取得元", "Source";
+    Problem: "問題", "Problem";
+    Time: "時刻", "Time";
+    Event: "出来事", "Event";
+    Detail: "詳細", "Detail";
+    NoEvents: "出来事はありません", "Nothing happened";
+    RecentProblems: "最近の問題", "Recent problems";
+    Series: "系列", "Series";
+    Labels: "ラベル", "Labels";
+    Value: "値", "Value";
+    Key: "キー", "Key";
+    Origin: "由来", "Origin";
+    Line: "行", "Line";
+    ReloadRefused: "再読み込みを拒否しました", "The last reload was refused";
+    Node: "ノード", "Node";
+    LastSeen: "最終受信", "Last seen";
+    FramesLost: "失われたフレーム", "Frames lost";
+    Spool: "スプール", "Spool";
+    Pending: "保留", "Pending";
+    DriverStarting: "GPUドライバ確認中", "Waiting for the GPU driver";
+    EventAgentStarted: "エージェント起動", "Agent started";
+    EventWorkerStarted: "ワーカー起動", "Worker started";
+    EventWorkerReady: "ワーカー稼働", "Worker ready";
+    EventWorkerNotReady: "ワーカー応答不良", "Worker not ready";
+    EventWorkerStartOverdue: "ワーカー起動遅延", "Worker start overdue";
+    EventWorkerExited: "ワーカー終了", "Worker exited";
+    EventDriverRecovered: "GPUドライバ復旧", "GPU driver answers again";
+    LoadTime: "読み込み", "loaded in";
+    DownTime: "停止時間", "down for";
+    WaitedTime: "経過", "waited";
     // What `diarwatch top` says.
     TopTitle: "ライブ表示", "live";
     // What `diarwatch doctor` says.
@@ -138,7 +195,6 @@ texts! {
     MeanJobTime: "平均処理時間", "Mean processing time";
     P95JobTime: "処理時間 P95", "Processing time P95";
     OldestWait: "最長待ち時間", "Oldest wait";
-    DrainsIn: "解消見込み", "Drains in";
     GpuUtilization: "GPU使用率", "GPU utilisation";
     QueueGrowing: "増え続けています", "only grows";
     QueueUnreachable: "取得元が応答しません", "its source does not answer";
@@ -165,7 +221,6 @@ texts! {
     HintFigure: "agent.toml の [[figure]] に metric = \"{}\" を設定してください", "Set [[figure]] with metric = \"{}\" in agent.toml";
     HintQueue: "agent.toml に [[queue]] を設定してください", "Set [[queue]] in agent.toml";
     FramesStored: "保存フレーム", "Frames stored";
-    FramesLost: "欠落フレーム", "Frames lost";
     FramesDuplicate: "重複フレーム", "Duplicate frames";
     SeriesInMemory: "メモリ内の系列", "Series in memory";
     MessagesWaiting: "送信待ち通知", "Messages waiting";
@@ -175,7 +230,6 @@ texts! {
     CutStreams: "切断した接続", "Streams cut";
     NoProblems: "問題はありません", "No problems";
     Events: "イベント", "Events";
-    NoEvents: "イベントはありません", "No events";
     Last15Minutes: "直近15分", "Last 15 minutes";
     AllNodes: "全ノード", "All nodes";
     AndMore: "他 {} 件", "{} more";
@@ -183,10 +237,8 @@ texts! {
     Least: "最小", "least";
     Largest: "最大", "largest";
     Estimate: "推定", "estimated";
-    NoQueues: "キューは設定されていません", "No queues are configured";
     ShowsNode: "ノードを表示", "Show node";
     UnknownNode: "そのようなノードはありません", "No such node";
-    Source: "取得元", "Source";
     Zone: "タイムゾーン", "Time zone";
 }
 

@@ -17,7 +17,8 @@ struct Door {
     files_max: usize,
 }
 
-const VENDORS: [Door; 10] = [
+const VENDORS: [Door; 11] = [
+    Door { word: "comfy_table", within: "", only: &["agent/src/cli/operator/output.rs"], files_max: 1 },
     Door { word: "sled::", within: "", only: &["agent/src/spool"], files_max: 1 },
     Door { word: "quinn::", within: "agent/", only: &["agent/src/uplink"], files_max: 1 },
     Door { word: "quinn::", within: "aggregator/", only: &["aggregator/src/intake"], files_max: 1 },

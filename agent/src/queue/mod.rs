@@ -125,5 +125,6 @@ pub struct QueueStatus {
     /// Why the newest look gave nothing, for a person.
     pub problem: Option<String>,
     /// When it was last looked at with success.
+    #[serde(rename = "seen_us")]
     pub seen: Option<UnixMicros>,
 }

@@ -6,6 +6,7 @@
 
 pub mod aggregator;
 mod nvml;
+pub mod operator;
 mod pki;
 
 use std::fs::File;
@@ -312,13 +313,21 @@ impl Drop for Agent {
 
 /// Runs the operator's command.
 pub fn diarwatch(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_diarwatch"))
-        .args(arguments)
-        .env_remove("DIARWATCH_SOCKET")
-        .env_remove("DIARWATCH_LANG")
-        .env("LC_ALL", "C")
-        .output()
-        .unwrap()
+    diarwatch_command().args(arguments).output().unwrap()
+}
+
+/// The operator's command without anything that the environment of the test says.
+pub fn diarwatch_command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_diarwatch"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DIARWATCH_"))
+    {
+        command.env_remove(name);
+    }
+    for name in ["COLUMNS", "NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE"] {
+        command.env_remove(name);
+    }
+    command.env("LC_ALL", "C").stdin(Stdio::null());
+    command
 }
 
 pub fn pid_of(pid: u32) -> Pid {

@@ -1,5 +1,7 @@
-//! The one grammar: flags that mean the same in every command of `diarwatch`.
+//! The one grammar: flags that mean the same in every command of `diarwatch`, and what is known of the
+//! terminal. Which command takes which of them is [`super::grammar`]'s.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,8 +11,16 @@ use diarwatch_shared::quantity::parse_duration;
 use diarwatch_shared::texts::Lang;
 use serde_json::Value;
 
+use super::paint;
 use crate::cli::ask::{Trouble, ask};
 use crate::config::DEFAULT_SOCKET;
+
+/// The shortest time between two looks of `--watch`, in seconds.
+const WATCH_SECONDS_MIN: f64 = 0.1;
+/// The longest, an hour.
+const WATCH_SECONDS_MAX: f64 = 3_600.0;
+/// Columns that a terminal has at least.
+const COLUMNS_MIN: u16 = 20;
 
 /// Flags of every command; each has an environment twin.
 #[derive(Clone, Debug, Args)]
@@ -25,7 +35,7 @@ pub(super) struct Common {
     #[arg(long, global = true)]
     pub(super) json: bool,
     /// Ask again every so many seconds until Ctrl-C.
-    #[arg(short, long, global = true, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2")]
+    #[arg(short, long, global = true, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2", value_parser = parse_watch)]
     pub(super) watch: Option<f64>,
     /// How far back, such as `15m`.
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration)]
@@ -95,10 +105,35 @@ impl Common {
         self.lang.or_else(|| Lang::of(&locale()?)).unwrap_or(Lang::En)
     }
 
+    /// Columns of the terminal; unknown where the output is none and COLUMNS does not say.
+    pub(super) fn width(&self) -> Option<u16> {
+        let said = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+        let terminal =
+            || self.terminal().then(|| rustix::termios::tcgetwinsize(std::io::stdout()).ok()).flatten();
+        said.or_else(|| terminal().map(|size| size.ws_col)).filter(|columns| *columns >= COLUMNS_MIN)
+    }
+
+    /// Whether a person sees the output.
+    pub(super) fn terminal(&self) -> bool {
+        std::io::stdout().is_terminal()
+    }
+
+    /// A text with marks of colour as it goes out.
+    pub(super) fn finish(&self, text: &str) -> String {
+        let colours = paint::wanted(self.color, self.terminal(), |name| std::env::var(name).ok());
+        paint::finish(text, colours)
+    }
+
     /// Asks this node's agent.
     pub(super) fn ask(&self, question: &Value) -> Result<Value, Trouble> {
         ask(&self.socket, question, self.timeout)
     }
+}
+
+fn parse_watch(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is no number of seconds"))?;
+    let good = (WATCH_SECONDS_MIN..=WATCH_SECONDS_MAX).contains(&seconds);
+    good.then_some(seconds).ok_or_else(|| format!("write {WATCH_SECONDS_MIN} to {WATCH_SECONDS_MAX} seconds"))
 }
 
 fn parse_lang(text: &str) -> Result<Lang, String> {
