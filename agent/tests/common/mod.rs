@@ -8,6 +8,7 @@ pub mod aggregator;
 mod nvml;
 pub mod operator;
 mod pki;
+pub mod tmux;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

@@ -1,15 +1,124 @@
-//! `diarwatch top`: GPUs, workers and queues live in a terminal.
+//! `diarwatch top`: GPUs, workers and queues live in a terminal, until `q`. It only shows.
+//!
+//! Takes the agent's answers and a person's keys; gives a picture ten times a second. This file is the
+//! loop; [`model`] decides, [`draw`] paints. An agent that hangs or is gone costs its values, which
+//! are shown as old, never the keys.
+
+mod asker;
+mod document;
+mod draw;
+mod gpus;
+mod history;
+mod layout;
+mod model;
+mod paint;
+mod panes;
+mod terminal;
+mod words;
+
+#[cfg(test)]
+mod pictures;
+
+use std::io::IsTerminal;
+use std::time::Duration;
 
 use clap::Args;
+use diarwatch_shared::clock;
+use diarwatch_shared::daemon::talk;
 use diarwatch_shared::exit::Exit;
 
-use super::common::Common;
+use super::common::{Colour, Common};
+use crate::cli::ask::Trouble;
+use asker::Asker;
+use draw::{Look, Now};
+use model::{Input, Model, Question};
+use terminal::{Did, Screen, Signals};
+
+/// Between two pictures.
+const FRAME: Duration = Duration::from_millis(100);
 
 /// Flags of `top`.
 #[derive(Debug, Args)]
 pub(super) struct Options {}
 
 /// Runs until `q`.
-pub(super) fn run(_options: &Options, _common: &Common) -> Exit {
-    Exit::Ok
+pub(super) fn run(_options: &Options, common: &Common) -> Exit {
+    let status = refusal(common).map_or_else(|| common.ask(&Question::Status.document()), Err);
+    let status = match status {
+        Ok(status) => status,
+        Err(trouble) => return trouble.tell(),
+    };
+    let mut model = Model::new(&status, clock::uptime());
+    match live(&mut model, common) {
+        Ok(()) => Exit::Ok,
+        Err(problem) => {
+            talk(&format!("error: {problem}"));
+            talk("try: diarwatch status --watch");
+            Exit::Critical
+        }
+    }
+}
+
+/// Why there can be no picture.
+fn refusal(common: &Common) -> Option<Trouble> {
+    let terminal = std::env::var("TERM").unwrap_or_default();
+    let (problem, hint) = if common.fleet {
+        ("top shows one node", "diarwatch status --fleet --watch")
+    } else if common.json {
+        ("top has no JSON", "diarwatch status --json --watch")
+    } else if !std::io::stdout().is_terminal() {
+        ("top draws on a terminal, and stdout is none", "diarwatch status --watch")
+    } else if terminal.is_empty() || terminal == "dumb" {
+        ("top cannot draw on a terminal of this kind (TERM)", "diarwatch status --watch")
+    } else {
+        return None;
+    };
+    Some(Trouble::new(Exit::Usage, problem, hint))
+}
+
+/// Whether `--color` and `NO_COLOR` want colours.
+fn colours(common: &Common) -> bool {
+    match common.color {
+        Colour::Always => true,
+        Colour::Never => false,
+        Colour::Auto => std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+    }
+}
+
+fn live(model: &mut Model, common: &Common) -> Result<(), String> {
+    let failed = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+    let look = Look { lang: common.lang(), zone: common.tz.clone() };
+    let signals = Signals::watch().map_err(failed("the signals cannot be watched"))?;
+    let asker = Asker::start(common.socket.clone(), common.timeout)
+        .map_err(failed("the thread that asks cannot be started"))?;
+    let mut screen = Screen::take(colours(common)).map_err(failed("the terminal cannot be used"))?;
+    let mut next = clock::uptime();
+    while !model.over() && !signals.end() {
+        if signals.continued() {
+            screen.again().map_err(failed("the terminal cannot be taken again"))?;
+        }
+        while let Some((question, answer)) = asker.answer()? {
+            model.take(Input::Answer(question, answer), clock::uptime());
+        }
+        for question in model.questions(clock::uptime()) {
+            asker.ask(question);
+        }
+        let (columns, rows) = screen.size().map_err(failed("the terminal has no size"))?;
+        model.take(Input::Size(columns, rows), clock::uptime());
+        let now = Now { wall: clock::now(), uptime: clock::uptime() };
+        screen
+            .show(|paint| draw::draw(paint, model, &look, now))
+            .map_err(failed("the terminal takes no picture"))?;
+        let uptime = clock::uptime();
+        next = (next + FRAME).max(uptime);
+        for did in screen.keys(next.saturating_sub(uptime)).map_err(failed("no keys can be read"))? {
+            match did {
+                Did::Press(press) => model.take(Input::Press(press), clock::uptime()),
+                Did::Suspend => screen.suspend().map_err(failed("the terminal cannot be taken again"))?,
+            }
+        }
+        // A key is answered by a picture at once; the rhythm goes on.
+        next = next.min(clock::uptime());
+    }
+    Ok(())
 }
