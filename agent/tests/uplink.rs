@@ -103,8 +103,12 @@ impl Run {
         self.spool.run(|spool| Ok(spool.stats().frames_unacked)).await.unwrap()
     }
 
+    /// On the disk and on the board, which learns of it a moment later.
     async fn all_acked(&self) {
         eventually("everything is acknowledged", async || (self.unacked().await == 0).then_some(())).await;
+        let next = *self.next.borrow();
+        let told = || self.board.read(|board| board.spool.frames_acked == next);
+        eventually("the board says so", async || told().then_some(())).await;
     }
 
     fn problem(&self) -> Option<String> {

@@ -260,7 +260,6 @@ fn a_configuration_is_shown_with_where_each_value_comes_from() {
     let shown = text(&run(&["config", "show", "--origin", &path]).stdout);
     assert!(shown.contains(&format!("nodes.timeout = \"9s\"   # {path}:6\n")), "{shown}");
     assert!(shown.contains("display.zone = \"Asia/Tokyo\"   # default\n"), "{shown}");
-    let document: Value =
-        serde_json::from_slice(&run(&["config", "show", "--json", &path]).stdout).unwrap();
+    let document: Value = serde_json::from_slice(&run(&["config", "show", "--json", &path]).stdout).unwrap();
     assert_eq!((document["kind"].as_str(), document["schema"].as_u64()), (Some("config"), Some(1)));
 }

@@ -61,8 +61,10 @@ pub struct FigureConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpFigure {
-    /// The address, `http://` only.
-    pub url: String,
+    /// A file with the address, where there is a secret in it. This or `url`.
+    pub url_file: Option<PathBuf>,
+    /// The address, `http://` only and without a password.
+    pub url: Option<String>,
     /// `json` or `openmetrics`.
     pub format: Format,
     /// An RFC 6901 pointer, or a selector such as `http_requests{code="500"}`.
@@ -93,8 +95,9 @@ impl FigureConfig {
     /// The source's configuration in the terms of a queue: its one figure is `waiting`.
     #[must_use]
     pub fn http(&self) -> Option<HttpConfig> {
-        let HttpFigure { url, format, value } = self.http.clone()?;
+        let HttpFigure { url_file, url, format, value } = self.http.clone()?;
         Some(HttpConfig {
+            url_file,
             url,
             format,
             waiting: value,

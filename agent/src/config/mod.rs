@@ -316,12 +316,19 @@ mod tests {
             format!("{:?}{:?}{:?}{:?}", config.spool, config.socket, config.gpu, config.host)
         };
         assert_eq!(rest(&config), rest(&least));
-        let commented =
-            uncommented(example).replace("/opt/pyannote/bin/python", "/bin/sh").replace("/opt/pyannote", "/");
-        let whole = parse(Path::new("docs/agent.toml"), &format!("{LEAST}{commented}")).unwrap();
-        let said = &whole.workers[0];
+        let worker = "/opt/pyannote/bin/python";
+        let whole: Vec<Config> = example
+            .split("\n\n")
+            .map(uncommented)
+            .filter(|text| !text.is_empty())
+            .map(|text| text.replace(worker, "/bin/sh").replace("/opt/pyannote", "/"))
+            .map(|text| parse(Path::new("docs/agent.toml"), &format!("{LEAST}{text}")).unwrap())
+            .collect();
+        let said = whole.iter().find_map(|config| config.workers.first()).unwrap();
         assert_eq!((said.backoff_max, said.readiness.failures), (Span::secs(120), 2));
-        assert!(!whole.services.is_empty() && whole.figures.len() >= 3);
+        let count = |of: fn(&Config) -> usize| whole.iter().map(of).sum::<usize>();
+        assert!(count(|config| config.services.len()) > 0 && count(|config| config.figures.len()) >= 3);
+        assert!(count(|config| config.queues.len()) >= 6);
     }
 
     /// The tables that an example has as comments: from `# [[` on to the next line that is no comment.
@@ -362,6 +369,46 @@ mod tests {
         // The host's own groups fit too.
         const ALL: usize = WORKERS_MAX + QUEUES_MAX + SERVICES_MAX + FIGURES_MAX;
         const { assert!(ALL + 10 < diarwatch_shared::limits::GROUPS_MAX) };
+    }
+
+    #[test]
+    fn each_queue_of_the_shipped_example_is_accepted_and_the_first_says_the_defaults() {
+        let example = include_str!("../../../docs/agent.toml");
+        let paragraphs = example.split("\n\n").filter(|text| text.starts_with("# [[queue]]"));
+        let tables: Vec<String> = paragraphs
+            .map(|text| {
+                text.lines()
+                    .map(|line| line.strip_prefix("# ").unwrap_or(line))
+                    .collect::<Vec<_>>()
+                    .join("\n")
+            })
+            .collect();
+        assert!(tables.len() >= 6, "{tables:#?}");
+        let queue = |table: &String| {
+            let config = parse(Path::new("docs/agent.toml"), &format!("{LEAST}{table}"));
+            config.map_err(|faults| format!("{table}\n{faults:?}")).unwrap().queues.remove(0)
+        };
+        let queues: Vec<QueueConfig> = tables.iter().map(queue).collect();
+        let least = queue(&"[[queue]]\nname = \"a\"\nredis = { url = \"redis://a\", list = \"b\" }".into());
+        assert_eq!((queues[0].interval, queues[0].timeout), (least.interval, least.timeout));
+    }
+
+    #[test]
+    fn two_queues_of_one_name_and_more_than_four_are_refused() {
+        let queue = |name: &str| {
+            format!(
+                "[[queue]]\nname = \"{name}\"\nredis = {{ url = \"redis://127.0.0.1\", list = \"jobs\" }}\n"
+            )
+        };
+        let four: String = ["a", "b", "c", "d"].map(queue).concat();
+        assert_eq!(
+            parse(Path::new("agent.toml"), &format!("{LEAST}{four}")).unwrap().queues.len(),
+            QUEUES_MAX
+        );
+        assert!(faults(&format!("{four}{}", queue("e"))).contains("more than 4 [[queue]]"));
+        assert!(faults(&format!("{}{}", queue("a"), queue("a"))).contains("two [[queue]] are called `a`"));
+        let wrong = queue("a").replace("redis:", "http:");
+        assert!(faults(&wrong).contains("[[queue]] `a`: redis.url: "), "{}", faults(&wrong));
     }
 
     #[test]

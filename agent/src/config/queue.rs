@@ -130,3 +130,96 @@ fn interval() -> Span {
 fn timeout() -> Span {
     Span::secs(2)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use diarwatch_shared::config::{ConfigError, parse};
+    use std::path::Path;
+
+    const POSTGRES: &str =
+        "[postgres]\nconnection = \"host=/run/postgresql user=a\"\nwaiting = \"SELECT 1\"\n";
+    const REDIS: &str = "[redis]\nurl = \"redis://127.0.0.1/1\"\nlist = \"jobs\"\n";
+    const HTTP: &str =
+        "[http]\nurl = \"http://127.0.0.1/queue\"\nformat = \"json\"\nwaiting = \"/waiting\"\n";
+
+    fn read(text: &str) -> Result<QueueConfig, ConfigError> {
+        parse(Path::new("a.toml"), &format!("name = \"diarization\"\n{text}"))
+    }
+
+    fn fields(text: &str) -> Vec<String> {
+        read(text).unwrap().validate().into_iter().map(|fault| fault.field).collect()
+    }
+
+    #[test]
+    fn a_queue_needs_a_name_and_one_source() {
+        for kind in [POSTGRES, REDIS, HTTP] {
+            let queue = read(kind).unwrap();
+            assert_eq!(queue.validate(), []);
+            assert_eq!(
+                (queue.service(), queue.interval, queue.timeout),
+                ("diarization", Span::secs(1), Span::secs(2))
+            );
+        }
+        assert_eq!(fields(""), ["postgres"]);
+        assert_eq!(fields(&format!("{REDIS}{HTTP}")), ["http"]);
+        assert!(parse::<QueueConfig>(Path::new("a.toml"), "name = \"Über\"").is_err());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest_known_one() {
+        let error = read(&HTTP.replace("waiting =", "wating =")).unwrap_err();
+        assert_eq!(error.hint.as_deref(), Some("did you mean `waiting`?"), "{error}");
+        assert!(read(&HTTP.replace("\"json\"", "\"xml\"")).is_err());
+    }
+
+    #[test]
+    fn each_value_that_cannot_work_is_named() {
+        for (key, value) in
+            [("interval", "99ms"), ("interval", "61s"), ("timeout", "99ms"), ("timeout", "11s")]
+        {
+            assert_eq!(fields(&format!("{key} = \"{value}\"\n{HTTP}")), [key]);
+        }
+        assert_eq!(fields(&format!("service = \"\"\n{HTTP}")), ["service"]);
+    }
+
+    fn with(kind: &str, from: &str, to: &str) -> Vec<String> {
+        fields(&kind.replace(from, to))
+    }
+
+    #[test]
+    fn a_connection_that_cannot_work_or_holds_a_password_is_named() {
+        assert_eq!(with(POSTGRES, "user=a", "password=b"), ["postgres.connection"]);
+        assert_eq!(with(POSTGRES, "host=/run/postgresql ", ""), ["postgres.connection"]);
+        assert_eq!(with(POSTGRES, "user=a", "sslmode=require"), ["postgres.connection"]);
+        assert_eq!(with(POSTGRES, "user=a", "prot=1"), ["postgres.connection"]);
+        assert_eq!(
+            with(POSTGRES, "connection = ", "connection_file = \"/a\"\nconnection = "),
+            ["postgres.connection"]
+        );
+        assert_eq!(with(POSTGRES, "connection = ", "connection_file = "), ["postgres.connection_file"]);
+        assert_eq!(with(POSTGRES, "SELECT 1", " "), ["postgres.waiting"]);
+        assert_eq!(fields(&format!("{POSTGRES}jobs = \"SELECT 1\"")), ["postgres.jobs"]);
+        assert_eq!(with(REDIS, "127", "a:secret@127"), ["redis.url"]);
+        assert_eq!(with(HTTP, "127.0.0.1", "a:secret@127.0.0.1"), ["http.url"]);
+        assert_eq!(with(HTTP, "url = ", "url_file = "), ["http.url_file"]);
+        assert_eq!(with(REDIS, "redis:", "rediss:"), ["redis.url"]);
+        assert_eq!(with(REDIS, "redis:", "http:"), ["redis.url"]);
+        assert_eq!(with(REDIS, "url = ", "url_file = "), ["redis.url_file"]);
+    }
+
+    #[test]
+    fn a_place_that_cannot_hold_a_figure_is_named() {
+        assert_eq!(with(REDIS, "list = ", "completed_key = "), ["redis.list"]);
+        assert_eq!(with(REDIS, "\"jobs\"", "\"\""), ["redis.list"]);
+        assert_eq!(fields(&format!("{REDIS}stream = \"s\"")), ["redis.stream"]);
+        assert_eq!(fields(&format!("{REDIS}group = \"g\"")), ["redis.group"]);
+        assert_eq!(
+            fields(&format!("{REDIS}processing_list = \"p\"").replace("list = \"jobs", "stream = \"jobs")),
+            ["redis.processing_list"]
+        );
+        assert_eq!(with(HTTP, "http:", "https:"), ["http.url"]);
+        assert_eq!(with(HTTP, "\"/waiting", "\"waiting"), ["http.waiting"]);
+        assert_eq!(with(HTTP, "\"json\"", "\"openmetrics\""), ["http.waiting"]);
+    }
+}

@@ -29,17 +29,33 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl Stream for TcpStream {}
 impl Stream for UnixStream {}
 
+/// Sees what came before its reader does.
+pub type Check = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
+
 /// A connection under a budget.
 pub struct Bounded {
     stream: Box<dyn Stream>,
     left: Budget,
+    check: Check,
+}
+
+/// What a source that says more is cut off with.
+#[must_use]
+pub fn too_large() -> io::Error {
+    let problem = format!("the answer is larger than {ANSWER_BYTES_MAX} bytes");
+    io::Error::new(io::ErrorKind::InvalidData, problem)
 }
 
 impl Bounded {
     /// Puts a connection under a budget, which is full now.
     pub fn new(stream: impl Stream + 'static) -> (Self, Budget) {
+        Self::checked(stream, Box::new(|_| Ok(())))
+    }
+
+    /// The same, and everything that comes is checked.
+    pub fn checked(stream: impl Stream + 'static, check: Check) -> (Self, Budget) {
         let left = Budget(Arc::new(AtomicUsize::new(ANSWER_BYTES_MAX)));
-        (Self { stream: Box::new(stream), left: left.clone() }, left)
+        (Self { stream: Box::new(stream), left: left.clone(), check }, left)
     }
 }
 
@@ -51,10 +67,14 @@ impl AsyncRead for Bounded {
         let count = buf.filled().len().saturating_sub(before);
         let left = this.left.0.load(Ordering::Relaxed);
         if count > left {
-            let problem = format!("the answer is larger than {ANSWER_BYTES_MAX} bytes");
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, problem)));
+            return Poll::Ready(Err(too_large()));
         }
         this.left.0.store(left - count, Ordering::Relaxed);
+        if let Some(bytes) = buf.filled().get(before..)
+            && let Err(error) = (this.check)(bytes)
+        {
+            return Poll::Ready(Err(error));
+        }
         read
     }
 }
@@ -70,5 +90,25 @@ impl AsyncWrite for Bounded {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn a_look_gets_its_bytes_and_not_one_more() {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        tokio::spawn(async move { while far.write_all(&[7; 4_096]).await.is_ok() {} });
+        let (mut bounded, budget) = Bounded::new(near);
+        for _ in 0..2 {
+            budget.renew();
+            let mut answer = vec![0; ANSWER_BYTES_MAX];
+            bounded.read_exact(&mut answer).await.unwrap();
+        }
+        let error = bounded.read(&mut [0; 64]).await.unwrap_err();
+        assert_eq!(error.to_string(), "the answer is larger than 1048576 bytes");
     }
 }

@@ -3,6 +3,8 @@
 //! Takes an address and where each figure stands in the answer; gives them. One GET a look, on a
 //! connection of its own; redirects and proxies are not followed, a body has a largest size.
 
+use std::path::PathBuf;
+
 use diarwatch_shared::clock::UnixMicros;
 use reqwest::Client;
 use serde::{Deserialize, Serialize};
@@ -11,7 +13,7 @@ use serde_json::Value;
 use super::bounded::ANSWER_BYTES_MAX;
 use super::figure::Figure;
 use super::openmetrics::{Found, Selector};
-use super::{Look, Source};
+use super::{Look, Source, secret};
 use crate::config::worker::Faults;
 use crate::probe;
 
@@ -19,8 +21,10 @@ use crate::probe;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HttpConfig {
-    /// The address, `http://` only; redirects and proxies are not followed. No default.
-    pub url: String,
+    /// A file with the address, where there is a secret in it; read again at each look. This or `url`.
+    pub url_file: Option<PathBuf>,
+    /// The address, `http://` only and without a password; redirects and proxies are not followed.
+    pub url: Option<String>,
     /// What the answer is: `json`, where a figure is an RFC 6901 pointer such as `/queue/waiting`, or
     /// `openmetrics` (also the older text format of Prometheus), where it is a selector such as
     /// `jobs_waiting{queue="x"}`. No default.
@@ -41,6 +45,8 @@ pub struct HttpConfig {
     pub p95_seconds: Option<String>,
 }
 
+const URL_HINT: &str = "write for example http://127.0.0.1:8000/queue";
+
 /// What an answer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -53,9 +59,7 @@ pub enum Format {
 
 impl HttpConfig {
     pub(crate) fn check(&self, faults: &mut Faults) {
-        if let Err(problem) = probe::check_url(&self.url, &["http"]) {
-            faults.add("http.url", problem, "write for example http://127.0.0.1:8000/queue");
-        }
+        self.check_address(faults);
         for (figure, place) in self.places() {
             let field = format!("http.{}", figure.key());
             match self.format {
@@ -70,6 +74,28 @@ impl HttpConfig {
                     }
                 }
             }
+        }
+    }
+
+    fn check_address(&self, faults: &mut Faults) {
+        match (&self.url_file, &self.url) {
+            (Some(file), None) if !file.is_absolute() => faults.add(
+                "http.url_file",
+                format!("`{}` is not an absolute path", file.display()),
+                "write it from `/` on",
+            ),
+            (Some(_), None) => {}
+            (None, Some(url)) => match probe::check_url(url, &["http"]) {
+                Err(problem) => faults.add("http.url", problem, URL_HINT),
+                Ok(()) if url.contains('@') => faults.add(
+                    "http.url",
+                    "it holds a user or a password",
+                    "write the address into a file that only the agent may read, and its path as url_file",
+                ),
+                Ok(()) => {}
+            },
+            (None, None) => faults.add("http.url", "it is missing", URL_HINT),
+            (Some(_), Some(_)) => faults.add("http.url", "it stands beside url_file", "keep one of them"),
         }
     }
 
@@ -107,13 +133,17 @@ impl Source for Http {
             Some(client) => client,
             None => self.client.insert(probe::client().map_err(|error| error.to_string())?),
         };
-        let body = get(client, &self.config.url).await?;
+        let url = secret::address(self.config.url_file.as_deref(), self.config.url.as_deref()).await?;
+        probe::check_url(&url, &["http"])
+            .map_err(|_| "the address in url_file is not one that begins with http://")?;
+        let body = get(client, &url).await?;
         read(&self.config, &body)
     }
 }
 
 async fn get(client: &Client, url: &str) -> Result<Vec<u8>, String> {
-    let cause = |error: reqwest::Error| probe::root_cause(&error);
+    // Without the address, which may hold a secret.
+    let cause = |error: reqwest::Error| probe::root_cause(&error.without_url());
     let mut response = client.get(url).send().await.map_err(cause)?;
     if !response.status().is_success() {
         return Err(format!("it answers with status {}", response.status().as_u16()));

@@ -113,6 +113,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn every_job_is_given_once_however_late_within_ten_seconds_it_shows(
             rows in proptest::collection::vec((0_u64..300, 0_u64..9, 0_u8..3), 0..200)

@@ -159,6 +159,8 @@ nan NaN
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
         #[test]
         fn no_body_and_no_selector_makes_the_reader_panic(
             body in "(\\PC|[{}=\",\\\\# \n]|jobs){0,200}", selector in "(\\PC|[{}=\",\\\\]){0,40}"

@@ -5,6 +5,8 @@
 //! takes too long. A look that is dropped half-way, or fails, closes its connection; the next one makes
 //! a new one. TLS is not spoken: a database elsewhere is reached through a tunnel to a local port.
 
+mod bytes;
+
 use std::error::Error as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,7 +20,8 @@ use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::types::{FromSql, Type};
 use tokio_postgres::{Client, Config, Error, NoTls, Row};
 
-use super::bounded::{Bounded, Budget};
+use self::bytes::{Heads, interval_seconds, numeric, unix_seconds};
+use super::bounded::{Bounded, Budget, Stream};
 use super::figure::Figure;
 use super::jobs::{Jobs, PAGE_JOBS_MAX};
 use super::{Ended, Look, Source, secret};
@@ -224,6 +227,11 @@ impl Postgres {
     }
 }
 
+fn bounded(stream: impl Stream + 'static) -> (Bounded, Budget) {
+    let mut heads = Heads::default();
+    Bounded::checked(stream, Box::new(move |bytes| heads.take(bytes)))
+}
+
 /// The first host that accepts, as libpq does it.
 async fn dial(config: &Config) -> Result<(Bounded, Budget), String> {
     let mut problem = String::new();
@@ -235,16 +243,16 @@ async fn dial(config: &Config) -> Result<(Bounded, Budget), String> {
         let (place, dialled) = match (addresses.get(at), names.get(at)) {
             (Some(address), _) => {
                 let place = std::net::SocketAddr::new(*address, port(at));
-                (place.to_string(), TcpStream::connect(place).await.map(Bounded::new))
+                (place.to_string(), TcpStream::connect(place).await.map(bounded))
             }
             (None, Some(Host::Tcp(name))) => {
                 let dialled = TcpStream::connect((name.as_str(), port(at))).await;
-                (format!("{name}:{}", port(at)), dialled.map(Bounded::new))
+                (format!("{name}:{}", port(at)), dialled.map(bounded))
             }
             (None, Some(Host::Unix(folder))) => {
                 let path = folder.join(format!(".s.PGSQL.{}", port(at)));
                 let dialled = UnixStream::connect(&path).await;
-                (path.display().to_string(), dialled.map(Bounded::new))
+                (path.display().to_string(), dialled.map(bounded))
             }
             (None, None) => break,
         };
@@ -344,55 +352,6 @@ impl<'a> FromSql<'a> for Value {
             Type::TIMESTAMPTZ,
         ];
         NUMBERS.contains(kind) || <String as FromSql>::accepts(kind)
-    }
-}
-
-/// Digits to the base of 10,000: how many, the power of the first, the sign, how many to show, digits.
-fn numeric(raw: &[u8]) -> Option<f64> {
-    let mut words =
-        raw.chunks_exact(2).map(|two| two.iter().fold(0_u16, |word, byte| word << 8 | u16::from(*byte)));
-    let count = words.next()?;
-    let weight = words.next()?.cast_signed();
-    let sign = words.next()?;
-    words.next()?;
-    let factor = match sign {
-        0x0000 => 1.0,
-        0x4000 => -1.0,
-        0xD000 => f64::INFINITY,
-        0xF000 => f64::NEG_INFINITY,
-        _ => f64::NAN,
-    };
-    let digits: Vec<u16> = words.collect();
-    if digits.len() != usize::from(count) {
-        return None;
-    }
-    if !f64::is_finite(factor) {
-        return Some(factor);
-    }
-    let mut power = i32::from(weight);
-    let mut sum = 0.0;
-    for digit in digits {
-        sum += f64::from(digit) * 10_000_f64.powi(power);
-        power -= 1;
-    }
-    Some(factor * sum)
-}
-
-/// Microseconds, days, months.
-#[expect(clippy::cast_precision_loss, reason = "an age is far below 2^53 microseconds")]
-fn interval_seconds(raw: &[u8]) -> Option<f64> {
-    let micros = i64::from_be_bytes(*raw.first_chunk()?);
-    let days = i32::from_be_bytes(*raw.get(8..)?.first_chunk()?);
-    let months = i32::from_be_bytes(*raw.get(12..)?.first_chunk()?);
-    Some(micros as f64 / 1e6 + f64::from(days) * 86_400.0 + f64::from(months) * 30.0 * 86_400.0)
-}
-
-/// Microseconds since 2000.
-#[expect(clippy::cast_precision_loss, reason = "microseconds of this century fit 53 bits")]
-fn unix_seconds(raw: &[u8]) -> Option<f64> {
-    match i64::from_be_bytes(*raw.first_chunk()?) {
-        i64::MAX | i64::MIN => Some(f64::INFINITY),
-        micros => Some(micros as f64 / 1e6 + 946_684_800.0),
     }
 }
 

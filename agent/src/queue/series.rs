@@ -65,3 +65,30 @@ impl QueueSeries {
         Tick { group: Arc::clone(&self.group), at: now, keys: Arc::clone(&self.keys), readings }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::Look;
+    use crate::queue::account::Account;
+    use diarwatch_shared::catalogue;
+
+    #[test]
+    fn each_series_is_in_the_catalogue_and_has_its_reading() {
+        let facts = Facts { queue: "q".into(), service: "s".into(), source: "log", estimated: true };
+        let series = QueueSeries::new(&facts);
+        let mut account = Account::new(facts, UnixMicros(0));
+        account.looked(&Look { waiting: Ok(3.0), ..Look::default() }, UnixMicros(1));
+        let tick = series.tick(&account.told(UnixMicros(1)), UnixMicros(1));
+        assert_eq!((tick.group.as_ref(), tick.keys.len()), ("queue/q", tick.readings.len()));
+        for key in tick.keys.iter() {
+            assert!(catalogue::metric(&key.metric).is_some(), "{key}");
+        }
+        assert_eq!(
+            tick.keys[0].to_string(),
+            r#"queue_info{estimated="true",queue="q",service="s",source="log"}"#
+        );
+        let of = |metric: &str| tick.readings[tick.keys.iter().position(|key| key.metric == metric).unwrap()];
+        assert_eq!((of("queue_up"), of("queue_waiting"), of("queue_growing")), (Ok(1.0), Ok(3.0), Ok(0.0)));
+    }
+}

@@ -142,3 +142,26 @@ impl Retry {
         (self.failures, self.at) = (0, Duration::ZERO);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_fails_is_asked_less_and_less_often_and_never_less_than_every_fifteen_seconds() {
+        let mut retry = Retry::new(Duration::from_secs(1));
+        let mut now = Duration::ZERO;
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            assert!(retry.due(now));
+            retry.failed(now, 1.0);
+            assert!(!retry.due(now));
+            waits.push((retry.at - now).as_secs());
+            now = retry.at;
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 15, 15, 15, 15]);
+        retry.answered();
+        retry.failed(now, 1.0);
+        assert_eq!((retry.at - now).as_secs(), 1);
+    }
+}

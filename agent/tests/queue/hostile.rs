@@ -35,6 +35,9 @@ fn stay_apart(agent: &Agent, good: &Server, why: &str) {
     for name in ["postgres", "redis", "http"] {
         until_problem(agent, name, "", why);
     }
+    let status = agent.status();
+    let names: Vec<_> = status["queues"].as_array().unwrap().iter().map(|queue| &queue["queue"]).collect();
+    assert_eq!(names, ["postgres", "redis", "http", "good"], "in the order of the configuration");
     let before = good.accepted();
     agent.until("the good one is looked at twenty times more", |status| {
         for name in ["postgres", "redis", "http"] {

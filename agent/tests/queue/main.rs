@@ -17,6 +17,7 @@ mod servers;
 
 use common::{Agent, Kept, Node};
 use diarwatch_agent::config::QUEUES_MAX;
+use diarwatch_shared::reading::Missing;
 use serde_json::{Value, json};
 use servers::{Does, Postgres, Redis, Server};
 
@@ -258,6 +259,9 @@ fn a_server_that_dies_is_a_problem_until_it_is_back() {
         assert_eq!(said, 1, "{words} of {queue}: {log}");
     }
     assert!(!log.contains("hunter2"), "no password in the log: {log}");
+    let mut kept = Kept::of(&node);
+    assert!(kept.series("queue_up").iter().any(|(_, reading)| *reading == Ok(0.0)));
+    assert!(kept.series("queue_waiting").iter().any(|(_, reading)| *reading == Err(Missing::Failed)));
 }
 
 #[test]

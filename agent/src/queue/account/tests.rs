@@ -254,6 +254,8 @@ fn any_look() -> impl Strategy<Value = Look> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn whatever_a_source_says_numbers_are_finite_and_none_is_below_zero(
         looks in proptest::collection::vec((any_look(), 0.0..8_000.0_f64, any::<bool>()), 1..40)
