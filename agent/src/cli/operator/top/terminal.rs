@@ -109,15 +109,22 @@ impl Drop for Screen {
     }
 }
 
+/// Whether the terminal is ours: it is given back once. A second time would put the cursor where it was
+/// before, over the words of a panic.
+static OURS: AtomicBool = AtomicBool::new(false);
+
 fn enter() -> io::Result<()> {
     enable_raw_mode()?;
+    OURS.store(true, Ordering::SeqCst);
     execute!(stdout(), EnterAlternateScreen).inspect_err(|_| give_back())
 }
 
 /// A terminal that is gone cannot be given back; nothing else can fail here.
 fn give_back() {
-    drop(execute!(stdout(), LeaveAlternateScreen, Show));
-    drop(disable_raw_mode());
+    if OURS.swap(false, Ordering::SeqCst) {
+        drop(execute!(stdout(), LeaveAlternateScreen, Show));
+        drop(disable_raw_mode());
+    }
 }
 
 fn meaning(key: KeyEvent) -> Did {
