@@ -11,7 +11,9 @@ use diarwatch_shared::quantity::Span;
 use serde::{Deserialize, Serialize};
 
 use crate::config::worker::{Fault, Faults};
+use crate::queue::directory::DirectoryConfig;
 use crate::queue::http::HttpConfig;
+use crate::queue::log::LogConfig;
 use crate::queue::postgres::PostgresConfig;
 use crate::queue::redis::RedisConfig;
 
@@ -46,6 +48,10 @@ pub struct QueueConfig {
     pub redis: Option<RedisConfig>,
     /// A service that tells its figures over HTTP.
     pub http: Option<HttpConfig>,
+    /// Directories in which jobs are files.
+    pub directory: Option<DirectoryConfig>,
+    /// A worker that tells of its jobs in its log only; its numbers are an estimate.
+    pub log: Option<LogConfig>,
 }
 
 impl QueueConfig {
@@ -61,6 +67,8 @@ impl QueueConfig {
             ("postgres", self.postgres.is_some()),
             ("redis", self.redis.is_some()),
             ("http", self.http.is_some()),
+            ("directory", self.directory.is_some()),
+            ("log", self.log.is_some()),
         ];
         kinds.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }
@@ -82,6 +90,12 @@ impl QueueConfig {
         }
         if let Some(http) = &self.http {
             http.check(&mut faults);
+        }
+        if let Some(directory) = &self.directory {
+            directory.check(&mut faults);
+        }
+        if let Some(log) = &self.log {
+            log.check(&mut faults);
         }
         faults.0
     }
@@ -112,7 +126,7 @@ impl QueueConfig {
             [] => faults.add(
                 "postgres",
                 "it does not say where its numbers come from",
-                "write one of the tables [queue.postgres], [queue.redis] or [queue.http]",
+                "write one of the tables [queue.postgres], [queue.redis], [queue.http], [queue.directory] or [queue.log]",
             ),
             [first, others @ ..] => faults.add(
                 others.join(", "),

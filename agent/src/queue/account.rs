@@ -226,7 +226,8 @@ impl Account {
             growing: told.growing == Ok(1.0),
             problem: match &self.state {
                 State::Fails(_, problem) => Some(problem.clone()),
-                State::New | State::Answers(_) => None,
+                State::Answers(look) => look.doubt.clone(),
+                State::New => None,
             },
             seen: self.seen,
         }

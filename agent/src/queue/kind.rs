@@ -2,7 +2,9 @@
 
 use diarwatch_shared::clock::UnixMicros;
 
+use super::directory::Directory;
 use super::http::Http;
+use super::log::Log;
 use super::postgres::Postgres;
 use super::redis::Redis;
 use super::{Look, Source};
@@ -16,6 +18,10 @@ pub enum Kind {
     Redis(Redis),
     /// A service that tells its figures over HTTP.
     Http(Http),
+    /// Files in directories.
+    Directory(Directory),
+    /// Lines of a worker's log.
+    Log(Log),
 }
 
 impl Kind {
@@ -28,7 +34,13 @@ impl Kind {
         if let Some(redis) = &config.redis {
             return Some(Self::Redis(Redis::new(redis.clone())));
         }
-        config.http.as_ref().map(|http| Self::Http(Http::new(http.clone())))
+        if let Some(http) = &config.http {
+            return Some(Self::Http(Http::new(http.clone())));
+        }
+        if let Some(directory) = &config.directory {
+            return Some(Self::Directory(Directory::new(directory)));
+        }
+        config.log.as_ref().map(|log| Self::Log(Log::new(log.clone())))
     }
 
     /// Its name in the configuration and in a status.
@@ -38,6 +50,8 @@ impl Kind {
             Self::Postgres(_) => "postgres",
             Self::Redis(_) => "redis",
             Self::Http(_) => "http",
+            Self::Directory(_) => "directory",
+            Self::Log(_) => "log",
         }
     }
 
@@ -45,7 +59,8 @@ impl Kind {
     #[must_use]
     pub fn estimated(&self) -> bool {
         match self {
-            Self::Postgres(_) | Self::Redis(_) | Self::Http(_) => false,
+            Self::Postgres(_) | Self::Redis(_) | Self::Http(_) | Self::Directory(_) => false,
+            Self::Log(_) => true,
         }
     }
 }
@@ -56,6 +71,8 @@ impl Source for Kind {
             Self::Postgres(source) => source.look(now).await,
             Self::Redis(source) => source.look(now).await,
             Self::Http(source) => source.look(now).await,
+            Self::Directory(source) => source.look(now).await,
+            Self::Log(source) => source.look(now).await,
         }
     }
 }

@@ -9,10 +9,12 @@
 
 pub mod account;
 pub mod bounded;
+pub mod directory;
 pub mod figure;
 pub mod http;
 pub mod jobs;
 pub mod kind;
+pub mod log;
 pub mod openmetrics;
 pub mod postgres;
 pub mod redis;
@@ -60,6 +62,8 @@ pub struct Look {
     pub mean_seconds: Reading,
     /// 95th percentile of the processing time in seconds, likewise.
     pub p95_seconds: Reading,
+    /// What is doubtful about the numbers, for a person: lines or files that were not looked at.
+    pub doubt: Option<String>,
 }
 
 impl Default for Look {
@@ -74,6 +78,7 @@ impl Default for Look {
             ended: Vec::new(),
             mean_seconds: none,
             p95_seconds: none,
+            doubt: None,
         }
     }
 }
@@ -122,7 +127,7 @@ pub struct QueueStatus {
     pub drain_seconds: Number,
     /// Whether it only grew for a while and nothing came out of it: a finding of its own.
     pub growing: bool,
-    /// Why the newest look gave nothing, for a person.
+    /// Why the newest look gave nothing, or what is doubtful about its numbers, for a person.
     pub problem: Option<String>,
     /// When it was last looked at with success.
     #[serde(rename = "seen_us")]

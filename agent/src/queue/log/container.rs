@@ -1,0 +1,220 @@
+//! A worker's log in a container. Takes the stream of the Docker Engine; gives lines with the engine's
+//! own time, and tells when the container stopped or was started anew, which the engine knows without
+//! a pattern. The engine reads its log from disk, so a slow reader here makes it wait and the
+//! container never does.
+//!
+//! After a break the stream is asked for from a little before the last line on, and what was seen is
+//! passed over by its time and text: no line is missed, none counts twice.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+use std::time::Duration;
+
+use diarwatch_shared::backoff;
+use diarwatch_shared::clock::{self, UnixMicros};
+use tokio::time::timeout;
+
+use super::engine::{Engine, Inspected};
+use super::frames::Frames;
+use super::stamp::Stamp;
+use super::{BEHIND_MAX, READ_BACK_TIMEOUT, RETRY, Sink};
+
+/// From one question whether the container still runs to the next.
+const INSPECT_INTERVAL: Duration = Duration::from_secs(10);
+/// A stream that lasted so long did not fail at its start.
+const RAN_WELL: Duration = Duration::from_secs(60);
+/// The engine notes a start a little after the first lines may be written.
+const STARTING: Duration = Duration::from_secs(1);
+/// stdout and stderr are stamped before they are put in order: lines of two streams that come together
+/// may stand in the other order.
+const DISORDER: Duration = Duration::from_millis(5);
+/// The newest lines that are known again after a break.
+const SEEN_MAX: usize = 512;
+
+/// Reads the log of a container for ever.
+pub async fn follow(name: &str, socket: &Path, read_back: Duration, mut sink: Sink) {
+    match Engine::new(socket, name) {
+        Ok(engine) => Container::new(engine, name, read_back, sink).run().await,
+        Err(error) => {
+            sink.problem(format!("prepare the client of the Docker Engine: {error}; restart the agent"));
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+struct Container {
+    engine: Engine,
+    name: String,
+    sink: Sink,
+    caught_up: bool,
+    since: UnixMicros,
+    /// When the container was started whose jobs are counted; none while it does not run.
+    started: Option<UnixMicros>,
+    seen: Seen,
+}
+
+/// Why the stream is not read any more.
+enum End {
+    /// The engine ended it.
+    Ended,
+    /// The container is another one now, or stopped.
+    Changed,
+    /// It is too far behind: what is between is skipped.
+    Behind,
+}
+
+impl Container {
+    fn new(engine: Engine, name: &str, read_back: Duration, sink: Sink) -> Self {
+        Self {
+            engine,
+            name: name.to_owned(),
+            sink,
+            caught_up: false,
+            since: clock::now().minus(read_back),
+            started: None,
+            seen: Seen::default(),
+        }
+    }
+
+    async fn run(mut self) {
+        let mut failures = 0;
+        loop {
+            let began = clock::uptime();
+            let result = self.read().await;
+            if clock::uptime().saturating_sub(began) > RAN_WELL {
+                failures = 0;
+            }
+            match result {
+                Ok(End::Behind) => {
+                    let now = clock::now();
+                    self.sink.skipped(now);
+                    self.since = now;
+                    self.seen = Seen::default();
+                }
+                Ok(End::Changed | End::Ended) => {}
+                Err(problem) => self.sink.problem(problem),
+            }
+            let jitter = backoff::unit(clock::now().0);
+            tokio::time::sleep(RETRY.wait(failures, jitter)).await;
+            failures = failures.saturating_add(1);
+        }
+    }
+
+    async fn read(&mut self) -> Result<End, String> {
+        let inspected = self.engine.inspect().await?;
+        self.see(inspected)?;
+        if !self.caught_up {
+            let back = timeout(READ_BACK_TIMEOUT, self.pump(inspected, false)).await;
+            self.caught_up = true;
+            match back {
+                Ok(Ok(_)) => {}
+                Ok(Err(problem)) => return Err(problem),
+                Err(_) => return Ok(End::Behind),
+            }
+        }
+        self.pump(inspected, true).await
+    }
+
+    /// Takes in whether the container runs, and whether it is the one that ran before.
+    fn see(&mut self, inspected: Inspected) -> Result<(), String> {
+        let now = clock::now();
+        if !inspected.running {
+            if self.started.take().is_some() {
+                self.sink.restarted(now, now);
+            }
+            let name = &self.name;
+            return Err(format!("container {name} does not run, and its queue is gone with it; start it"));
+        }
+        match self.started.replace(inspected.started) {
+            Some(before) if before != inspected.started => self.sink.restarted(inspected.started, now),
+            _ => {}
+        }
+        // What was logged before this start is of a queue that is gone.
+        self.since = self.since.max(inspected.started.minus(STARTING));
+        Ok(())
+    }
+
+    async fn pump(&mut self, inspected: Inspected, follow: bool) -> Result<End, String> {
+        let since = self.seen.newest().map_or(self.since, |newest| self.since.max(newest.minus(DISORDER)));
+        let mut stream = self.engine.logs(since, follow).await?;
+        let mut frames = Frames::new(inspected.terminal);
+        let mut inspect_due = clock::uptime() + INSPECT_INTERVAL;
+        self.seen.again();
+        if follow {
+            self.sink.well();
+        }
+        loop {
+            if let Ok(bytes) = timeout(INSPECT_INTERVAL, stream.next()).await {
+                let now = clock::now();
+                let Some(bytes) = bytes? else {
+                    frames.rest(|line, cut| self.line(line, cut, now));
+                    return Ok(End::Ended);
+                };
+                frames.take(bytes.as_ref(), |line, cut| self.line(line, cut, now))?;
+                let late = self.seen.newest().is_some_and(|newest| now.since(newest) > BEHIND_MAX);
+                if self.sink.pace().await && late && follow {
+                    return Ok(End::Behind);
+                }
+            }
+            if follow && clock::uptime() >= inspect_due {
+                inspect_due = clock::uptime() + INSPECT_INTERVAL;
+                let found = self.engine.inspect().await?;
+                if !found.running || found.started != inspected.started {
+                    return Ok(End::Changed);
+                }
+            }
+        }
+    }
+
+    fn line(&mut self, line: &str, cut: bool, now: UnixMicros) {
+        if cut {
+            self.sink.line_cut();
+        }
+        let (stamp, text) = line.split_once(' ').unwrap_or((line, ""));
+        let Some(at) = Stamp::find(stamp).and_then(|stamp| stamp.instant(None)) else {
+            return self.sink.line(line, Some(now), now);
+        };
+        if at >= self.since && self.seen.is_new(at, text) {
+            self.sink.line(text, Some(at), now);
+        }
+    }
+}
+
+/// The newest lines, by time and a hash of their text.
+#[derive(Debug, Default)]
+struct Seen {
+    lines: VecDeque<(UnixMicros, u64)>,
+    newest: Option<UnixMicros>,
+    /// Lines are read that may have been seen before the break.
+    again: bool,
+}
+
+impl Seen {
+    fn newest(&self) -> Option<UnixMicros> {
+        self.newest
+    }
+
+    /// The stream begins anew.
+    fn again(&mut self) {
+        self.again = true;
+    }
+
+    fn is_new(&mut self, at: UnixMicros, text: &str) -> bool {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        let line = (at, hasher.finish());
+        if self.again && self.newest.is_some_and(|newest| at > newest.plus(DISORDER)) {
+            self.again = false;
+        }
+        if self.again && self.lines.contains(&line) {
+            return false;
+        }
+        self.newest = self.newest.max(Some(at));
+        self.lines.push_back(line);
+        if self.lines.len() > SEEN_MAX {
+            self.lines.pop_front();
+        }
+        true
+    }
+}
