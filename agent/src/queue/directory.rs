@@ -14,7 +14,7 @@ use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use diarwatch_shared::clock::UnixMicros;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::figure::Figure;
@@ -32,7 +32,7 @@ pub const EXCLUDES_MAX: usize = 32;
 /// A pattern is a name in which `*` stands for any characters and `?` for one, such as `*.wav`; a path
 /// below `path` may stand before it, such as `done/*.json`. Only files count, and a name that begins
 /// with a dot only where the pattern does.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DirectoryConfig {
     /// The directory, absolute. No default.

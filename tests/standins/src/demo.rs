@@ -23,7 +23,7 @@ pub struct Args {
     /// Where its files go; made anew.
     #[arg(long, default_value = "demo")]
     directory: PathBuf,
-    /// The first of seven ports, the page's.
+    /// The first of eight ports, the page's.
     #[arg(long, default_value_t = 9441)]
     port: u16,
     /// How long a worker loads its model.

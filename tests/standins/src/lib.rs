@@ -1,11 +1,13 @@
 //! Stand-ins for what diarwatch talks to: takes a command line, gives a pyannote `worker`, a `slack`
-//! webhook or a `link` (a cable between agent and aggregator), each on real sockets of loopback.
+//! webhook, a `link` (a cable between agent and aggregator) or the `app` around the workers, each on real
+//! sockets of loopback.
 //!
 //! Each has a `serve` for tests in one process: it takes sockets that are bound already and ends
 //! when it is dropped. What decides (limits, rate, loss, readiness) is pure and takes the time as an
 //! argument. When a client is slow, only its own connection waits; connections, bodies and what is
 //! kept are bounded, and what is dropped is counted.
 
+pub mod app;
 pub mod command;
 pub mod demo;
 pub mod fleet;

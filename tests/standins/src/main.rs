@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use diarwatch_standins::{command, demo, link, slack, smoke, worker};
+use diarwatch_standins::{app, command, demo, link, slack, smoke, worker};
 
 #[derive(Parser)]
 #[command(version, about = "Stand-ins for what diarwatch talks to: real HTTP, scriptable faults")]
@@ -16,6 +16,8 @@ struct Cli {
 enum StandIn {
     /// A pyannote worker: /health and /ready always answer 200, the body alone tells
     Worker(worker::Args),
+    /// The application around the workers: figures, health, and the lines of its jobs
+    App(app::Args),
     /// A Slack incoming webhook with the documented limits, and a page that shows the channel
     Slack(slack::Args),
     /// A UDP cable that can be cut and can lose datagrams
@@ -34,6 +36,7 @@ async fn main() -> ExitCode {
     };
     command::ended(match cli.stand_in {
         StandIn::Worker(args) => worker::run(args).await,
+        StandIn::App(args) => app::run(args).await,
         StandIn::Slack(args) => slack::run(args).await,
         StandIn::Link(args) => link::run(args).await,
         StandIn::Demo(args) => demo::run(args).await,

@@ -25,7 +25,7 @@ use diarwatch_shared::backoff::Backoff;
 use diarwatch_shared::clock::{self, UnixMicros};
 use diarwatch_shared::quantity::Span;
 use diarwatch_shared::reading::Missing;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::{Look, Source};
@@ -49,7 +49,7 @@ const LINES_WITHOUT_FIT_MAX: u64 = 1_000;
 const FORGET_AFTER_MS_MIN: u64 = 60_000;
 
 /// A worker's log as a queue: `[queue.log]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LogConfig {
     /// A systemd unit, such as `pyannote.service`. One of `journal`, `file` and `container` is needed.

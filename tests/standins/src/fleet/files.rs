@@ -16,11 +16,20 @@ const RULES: &str = include_str!("../../../rules/alerting-rules.yaml");
 const MARK: &str = ".diarwatch-demo";
 const SCENARIO: &str = "# The GPU of the demo: rewrite a value and the page follows.\ngpus = 1\n";
 
+/// The workers' lines of a job.
+const JOB_LINES: &str = r"accepted = 'job (?<id>\d+) accepted'
+started = 'processing job (?<id>\d+)'
+finished = 'job (?<id>\d+) done in (?<seconds>\d+)s \(audio (?<audio_seconds>\d+)s\)'
+failed = 'job (?<id>\d+) failed'
+";
+
 /// Where the files are.
 pub(super) struct Files {
     directory: PathBuf,
     pub(super) aggregator: PathBuf,
     pub(super) agent: PathBuf,
+    /// The lines of the jobs.
+    pub(super) jobs: PathBuf,
 }
 
 impl Files {
@@ -51,6 +60,7 @@ impl Files {
         let files = Self {
             aggregator: directory.join("aggregator.toml"),
             agent: directory.join("agent.toml"),
+            jobs: directory.join("jobs.log"),
             directory,
         };
         files.make_pki(&binaries.join("diarwatch-aggregator"))?;
@@ -148,11 +158,37 @@ impl Files {
         };
         let workers: String = (1..).zip(&ports.workers).map(worker).collect();
         format!(
-            "{}\n[aggregator]\nendpoints = [\"{}\"]\n\n[spool]\ndirectory = {}\n\n[socket]\npath = {}\n\n{workers}",
+            "{}\n[aggregator]\nendpoints = [\"{}\"]\n\n[spool]\ndirectory = {}\n\n[socket]\npath = {}\n\n{workers}{}",
             self.identity(NODE),
             ports.cable,
             self.path("spool"),
             self.path("agent.sock"),
+            self.application(ports),
+        )
+    }
+
+    /// What the agent watches beside its workers.
+    fn application(&self, ports: &Ports) -> String {
+        let figure = |metric: &str, pointer: &str, scale: f64| {
+            format!(
+                "[[figure]]\nmetric = \"{metric}\"\nscale = {scale:?}\ninterval = \"1s\"\n\
+                 [figure.http]\nurl = \"http://{}/figures\"\nformat = \"json\"\nvalue = \"{pointer}\"\n\n",
+                ports.app
+            )
+        };
+        let figures = [
+            figure("api_request_duration_p95_seconds", "/api/p95_ms", 0.001),
+            figure("api_errors_ratio", "/api/errors_ratio", 1.0),
+            figure("sessions_active", "/sessions/active", 1.0),
+        ];
+        format!(
+            "{}[[figure]]\nmetric = \"sessions_max\"\nfixed = 100\n\n\
+             [[service]]\nname = \"API Gateway\"\nurl = \"http://{}/health\"\ninterval = \"1s\"\n\
+             json_pointer = \"/status\"\nequals = \"ok\"\n\n\
+             [[queue]]\nname = \"diarization\"\nservice = \"pyannote\"\n[queue.log]\nfile = {}\n{JOB_LINES}",
+            figures.concat(),
+            ports.app,
+            self.path("jobs.log"),
         )
     }
 }

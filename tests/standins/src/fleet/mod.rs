@@ -66,6 +66,8 @@ pub struct Ports {
     pub slack: SocketAddr,
     /// The workers.
     pub workers: [SocketAddr; 2],
+    /// The application around them.
+    pub app: SocketAddr,
 }
 
 /// A running fleet; its processes end with it.
@@ -104,7 +106,9 @@ impl Fleet {
             "--control",
             &on(ports.cable_control),
         ];
+        let app = ["app", "--listen", &on(ports.app), "--log", &files.jobs.display().to_string()];
         let mut others = vec![
+            ("app", files.spawn(&standins, "app", &app.map(str::to_owned), &[])?),
             ("slack", files.spawn(&standins, "slack", &slack, &[])?),
             ("link", files.spawn(&standins, "link", &cable.map(str::to_owned), &[])?),
         ];
@@ -203,7 +207,7 @@ const PORTS: u16 = 12_000;
 const DRAWS_MAX: u64 = 100;
 
 impl Ports {
-    /// Seven ports from `first` on, or any that are free.
+    /// Eight ports from `first` on, or any that are free.
     fn choose(first: Option<u16>) -> Result<Self, FleetError> {
         let (mut next, mut drawn) = (first, Vec::new());
         let mut address = || -> Result<SocketAddr, FleetError> {
@@ -218,6 +222,7 @@ impl Ports {
             cable_control: address()?,
             slack: address()?,
             workers: [address()?, address()?],
+            app: address()?,
         })
     }
 }
