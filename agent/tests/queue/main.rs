@@ -33,9 +33,17 @@ fn node(queues: &[String]) -> Node {
     node
 }
 
-/// The queue of a name.
-fn of<'a>(status: &'a Value, name: &str) -> &'a Value {
-    status["queues"].as_array().unwrap().iter().find(|queue| queue["queue"] == name).unwrap()
+/// The queue of a name; a number that is missing is its reason, `{"missing": "failed"}`.
+fn of(status: &Value, name: &str) -> Value {
+    let queues = status["queues"].as_array().unwrap();
+    let at = queues.iter().position(|queue| queue["queue"] == name).unwrap();
+    let mut queue = queues[at].clone();
+    for (key, value) in queue.as_object_mut().unwrap() {
+        if let Some(why) = status["reasons"].get(format!("/queues/{at}/{key}")) {
+            *value = json!({ "missing": why });
+        }
+    }
+    queue
 }
 
 /// Waits until a queue's status is so.
@@ -43,7 +51,7 @@ fn of<'a>(status: &'a Value, name: &str) -> &'a Value {
 fn until(agent: &Agent, name: &str, what: &str, good: impl Fn(&Value) -> bool) -> Value {
     agent.until(what, |status| {
         let queue = of(status, name);
-        good(queue).then(|| queue.clone())
+        good(&queue).then_some(queue)
     })
 }
 
