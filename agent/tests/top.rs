@@ -82,7 +82,7 @@ fn a_node_is_shown_at_every_size_and_q_leaves_a_clean_terminal() {
     terminal.types("clear");
     terminal.types(&top(&node, "--lang en"));
     let screen = terminal.sees("everything", shows_everything);
-    assert!(screen.contains("— No data: Temp 1 (not supported)"), "{screen}");
+    assert!(screen.contains("— No data: Temp 1 (not_supported)"), "{screen}");
     assert!(screen.contains("▲ Warning"), "no aggregator is there: {screen}");
     for (columns, rows) in [(120, 40), (60, 16), (80, 24)] {
         terminal.resize(columns, rows);
@@ -100,7 +100,7 @@ fn a_node_is_shown_at_every_size_and_q_leaves_a_clean_terminal() {
     terminal.press("e");
     terminal.press("Enter");
     terminal
-        .sees("the events alone", |screen| screen.contains("agent started") && !screen.contains("GeForce"));
+        .sees("the events alone", |screen| screen.contains("Agent started") && !screen.contains("GeForce"));
     terminal.press("Enter");
     terminal.sees("everything", shows_everything);
     terminal.press("q");
@@ -183,7 +183,7 @@ fn a_worker_that_is_killed_is_seen_and_a_terminal_that_is_gone_leaves_nothing_be
     terminal.types(&top(&node, "--lang en"));
     terminal.sees("its process", |screen| screen.contains(&pid.to_string()));
     kill_process(pid_of(u32::try_from(pid).unwrap()), Signal::KILL).unwrap();
-    let screen = terminal.sees("its end", |screen| screen.contains("■ process ended"));
+    let screen = terminal.sees("its end", |screen| screen.contains("■ Worker exited"));
     assert!(screen.contains("signal 9"), "{screen}");
     terminal.sees("its return", |screen| {
         let row = screen.lines().find(|line| line.contains("● pyannote-1")).unwrap_or_default();

@@ -181,7 +181,7 @@ pub(super) fn recent_problems(common: &Common, within: Duration, most: usize) ->
 }
 
 /// How bad a kind of event is, and what people call it; a kind of a later version by its name.
-fn word(kind: &str, lang: Lang) -> (Level, String) {
+pub(super) fn word(kind: &str, lang: Lang) -> (Level, String) {
     let (level, text) = match kind {
         "agent_started" => (Level::Ok, Text::EventAgentStarted),
         "worker_started" => (Level::Ok, Text::EventWorkerStarted),
@@ -198,7 +198,7 @@ fn word(kind: &str, lang: Lang) -> (Level, String) {
 }
 
 /// What else is known of an event: its reason first, then numbers with their names.
-fn say(detail: &Map<String, Value>, gpu: Option<&Value>, lang: Lang) -> String {
+pub(super) fn say(detail: &Map<String, Value>, gpu: Option<&Value>, lang: Lang) -> String {
     let reason = detail.get("reason").and_then(Value::as_str).map(str::to_owned);
     let gpu = gpu.map(|gpu| format!("GPU {gpu}"));
     let rest = detail.iter().filter(|(key, _)| *key != "reason").map(|(key, value)| {

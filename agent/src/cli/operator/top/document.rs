@@ -1,15 +1,20 @@
 //! The agent's documents as what is shown of them.
 //!
 //! Takes a `status` or `events` document of this or a neighbouring version; gives a [`View`], a list
-//! of [`Event`]s. Pure. What is absent, of another type or too much is left out: no document panics,
+//! of [`Event`]s. Pure; how well something is, and its word, are those of the other commands. What is absent, of another type or too much is left out: no document panics,
 //! and no missing number becomes 0.
 
-use serde_json::Value;
+use diarwatch_shared::texts::{Lang, Text};
+use serde_json::{Map, Value};
 
-use super::words;
+use crate::cli::operator::paint::Level;
+use crate::cli::operator::values::Place;
+use crate::cli::operator::{events, gpu, queue, worker};
 
 /// Rows of one kind; an agent has fewer.
 const ROWS_MAX: usize = 256;
+/// Stands for a reason that was not told.
+pub(super) const UNTOLD: &str = "unknown";
 /// Characters of a text; a screen has fewer.
 const TEXT_CHARS_MAX: usize = 500;
 
@@ -53,6 +58,7 @@ pub(super) struct Host {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Gpu {
+    pub(super) level: Level,
     /// Its index, as the labels of its series say it.
     pub(super) index: String,
     pub(super) name: String,
@@ -63,22 +69,14 @@ pub(super) struct Gpu {
     pub(super) temperature: Figure,
 }
 
-/// Where a worker is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    Ready,
-    Loading,
-    NotReady,
-    /// No process; the next start waits.
-    Waiting,
-    Unknown,
-}
-
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Worker {
     pub(super) name: String,
     pub(super) service: String,
-    pub(super) phase: Phase,
+    pub(super) level: Level,
+    pub(super) word: Text,
+    /// Whether it has no process and waits for its next start.
+    pub(super) waits: bool,
     pub(super) pid: Option<u64>,
     pub(super) restarts: Option<u64>,
     pub(super) next_start_in_ms: Option<u64>,
@@ -89,8 +87,9 @@ pub(super) struct Worker {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Queue {
     pub(super) name: String,
+    pub(super) level: Level,
+    pub(super) word: Text,
     pub(super) estimated: bool,
-    pub(super) growing: bool,
     pub(super) problem: Option<String>,
     pub(super) waiting: Figure,
     pub(super) processing: Figure,
@@ -112,188 +111,148 @@ pub(super) struct Link {
 pub(super) struct Spool {
     pub(super) bytes: Option<u64>,
     pub(super) unacked: Option<u64>,
-    pub(super) problem: Option<String>,
 }
 
-/// Something that happened, as far as it is shown.
+/// Something that happened, in words.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Event {
     pub(super) at_us: u64,
-    /// `worker_exited`, or a kind of a later version.
-    pub(super) kind: String,
+    pub(super) level: Level,
+    /// What; the name of a kind of a later version.
+    pub(super) word: String,
     /// The worker it is about.
     pub(super) worker: Option<String>,
-    /// What there is to add: a reason, a process, a function.
+    /// What there is to add: a reason, a process, a time.
     pub(super) detail: String,
 }
 
 impl Default for Host {
     fn default() -> Self {
-        let none = || Err(String::from(words::UNTOLD));
+        let none = || Err(String::from(UNTOLD));
         Self { cpu: none(), memory_used: none(), memory_total: none() }
     }
 }
 
-/// Reads values by their place. The one reader of numbers: a missing one may be `{"missing": word}`
-/// in its place, or `null` with its word under the same place in `reasons`.
-#[derive(Clone, Copy)]
-struct Reader<'a>(&'a Value);
+/// A number. The one reader of them: a missing one may be `null` with its reason under the same place in
+/// `reasons`, or `{"missing": reason}` in its place.
+fn figure(place: &Place, key: &str) -> Figure {
+    let in_place = || place.get(key).get("missing").and_then(Value::as_str).map(str::to_owned);
+    place.number(key).map_err(|why| in_place().unwrap_or(why))
+}
 
-impl Reader<'_> {
-    fn figure(self, place: &str) -> Figure {
-        let found = self.0.pointer(place);
-        if let Some(number) = found.and_then(Value::as_f64).filter(|number| number.is_finite()) {
-            return Ok(number);
-        }
-        let in_place = found.and_then(|value| value.get("missing"));
-        let aside = || self.0.get("reasons").and_then(|reasons| reasons.get(place));
-        let word = in_place.or_else(aside).and_then(Value::as_str).filter(|word| !word.is_empty());
-        Err(word.unwrap_or(words::UNTOLD).to_owned())
-    }
-
-    fn text(self, place: &str) -> Option<String> {
-        let text = self.0.pointer(place)?.as_str()?;
-        (!text.is_empty()).then(|| text.chars().take(TEXT_CHARS_MAX).collect())
-    }
-
-    fn whole(self, place: &str) -> Option<u64> {
-        self.0.pointer(place)?.as_u64()
-    }
-
-    fn flag(self, place: &str) -> Option<bool> {
-        self.0.pointer(place)?.as_bool()
-    }
-
-    /// One row for each element of a list, from its place.
-    fn rows<T>(self, place: &str, row: impl Fn(Self, &str) -> T) -> Vec<T> {
-        let count = self.0.pointer(place).and_then(Value::as_array).map_or(0, Vec::len).min(ROWS_MAX);
-        (0..count).map(|at| row(self, &format!("{place}/{at}"))).collect()
-    }
+fn text(place: &Place, key: &str) -> Option<String> {
+    place.text(key).map(|text| text.chars().take(TEXT_CHARS_MAX).collect())
 }
 
 /// What a `status` document says.
 pub(super) fn view(document: &Value) -> View {
-    let read = Reader(document);
+    let root = Place::root(document);
+    let (host, link, spool) = (root.at("host"), root.at("link"), root.at("spool"));
     View {
-        node: read.text("/node").unwrap_or_else(|| String::from("?")),
-        version: read.text("/version").unwrap_or_default(),
-        simulated: read.flag("/simulated") == Some(true),
-        driver: driver(read),
+        node: text(&root, "node").unwrap_or_else(|| String::from("?")),
+        version: text(&root, "version").unwrap_or_default(),
+        simulated: root.get("simulated").as_bool() == Some(true),
+        driver: driver(&root.at("driver")),
         host: Host {
-            cpu: read.figure("/host/cpu_utilization_ratio"),
-            memory_used: read.figure("/host/memory_used_bytes"),
-            memory_total: read.figure("/host/memory_total_bytes"),
+            cpu: figure(&host, "cpu_utilization_ratio"),
+            memory_used: figure(&host, "memory_used_bytes"),
+            memory_total: figure(&host, "memory_total_bytes"),
         },
-        gpus: read.rows("/gpus", gpu),
-        workers: read.rows("/workers", worker),
-        queues: read.rows("/queues", queue),
+        gpus: root.items("gpus").iter().take(ROWS_MAX).map(gpu_row).collect(),
+        workers: root.items("workers").iter().take(ROWS_MAX).map(worker_row).collect(),
+        queues: root.items("queues").iter().take(ROWS_MAX).map(queue_row).collect(),
         link: Link {
-            connected: read.flag("/link/connected"),
-            endpoint: read.text("/link/endpoint"),
-            problem: read.text("/link/problem"),
-            round_trip_ms: read.figure("/link/round_trip_ms").ok(),
+            connected: link.get("connected").as_bool(),
+            endpoint: text(&link, "endpoint"),
+            problem: text(&link, "problem"),
+            round_trip_ms: link.get("round_trip_ms").as_f64(),
         },
-        spool: Spool {
-            bytes: read.whole("/spool/bytes"),
-            unacked: read.whole("/spool/frames_unacked"),
-            problem: read.text("/spool/problem"),
-        },
+        spool: Spool { bytes: spool.get("bytes").as_u64(), unacked: spool.get("frames_unacked").as_u64() },
     }
 }
 
-fn driver(read: Reader) -> Driver {
-    let text = |place: &str| read.text(place).unwrap_or_default();
-    match text("/driver/state").as_str() {
+fn driver(driver: &Place) -> Driver {
+    let text = |key: &str| text(driver, key).unwrap_or_default();
+    match driver.text("state").unwrap_or_default() {
         "starting" => Driver::Starting,
         "disabled" => Driver::Disabled,
-        "absent" => Driver::Absent(text("/driver/reason")),
-        "up" => Driver::Up(text("/driver/version")),
+        "absent" => Driver::Absent(text("reason")),
+        "up" => Driver::Up(text("version")),
         "unresponsive" => {
-            let on = read.whole("/driver/gpu").map_or_else(String::new, |gpu| format!(" (GPU {gpu})"));
-            Driver::Unresponsive(format!("{}{on}", text("/driver/function")))
+            let on = driver.get("gpu").as_u64().map_or_else(String::new, |gpu| format!(" (GPU {gpu})"));
+            Driver::Unresponsive(format!("{}{on}", text("function")))
         }
         _ => Driver::Untold,
     }
 }
 
-fn gpu(read: Reader, place: &str) -> Gpu {
-    let figure = |key: &str| read.figure(&format!("{place}/{key}"));
+fn gpu_row(place: &Place) -> Gpu {
+    let index = place.get("index").as_u64();
     Gpu {
-        index: read
-            .whole(&format!("{place}/index"))
-            .map_or_else(|| String::from("?"), |index| index.to_string()),
-        name: read.text(&format!("{place}/name")).unwrap_or_else(|| String::from("?")),
-        utilization: figure("utilization_ratio"),
-        memory_used: figure("memory_used_bytes"),
-        memory_total: figure("memory_total_bytes"),
-        power: figure("power_watts"),
-        temperature: figure("temperature_celsius"),
+        level: gpu::state(place).1,
+        index: index.map_or_else(|| String::from("?"), |index| index.to_string()),
+        name: text(place, "name").unwrap_or_else(|| String::from("?")),
+        utilization: figure(place, "utilization_ratio"),
+        memory_used: figure(place, "memory_used_bytes"),
+        memory_total: figure(place, "memory_total_bytes"),
+        power: figure(place, "power_watts"),
+        temperature: figure(place, "temperature_celsius"),
     }
 }
 
-fn worker(read: Reader, place: &str) -> Worker {
-    let text = |key: &str| read.text(&format!("{place}/{key}"));
-    let whole = |key: &str| read.whole(&format!("{place}/{key}"));
-    let name = text("worker").unwrap_or_else(|| String::from("?"));
+fn worker_row(place: &Place) -> Worker {
+    let (level, word) = worker::level(place);
+    let name = text(place, "worker").unwrap_or_else(|| String::from("?"));
     Worker {
-        service: text("service").unwrap_or_else(|| name.clone()),
+        level,
+        word,
+        waits: place.text("phase") == Some("waiting"),
+        service: text(place, "service").unwrap_or_else(|| name.clone()),
         name,
-        phase: phase(text("phase").as_deref(), read.flag(&format!("{place}/ready"))),
-        pid: whole("pid"),
-        restarts: whole("restarts"),
-        next_start_in_ms: whole("next_start_in_ms"),
-        last_exit: text("last_exit"),
-        verdict: text("last_probe/verdict"),
+        pid: place.get("pid").as_u64(),
+        restarts: place.get("restarts").as_u64(),
+        next_start_in_ms: place.get("next_start_in_ms").as_u64(),
+        last_exit: text(place, "last_exit"),
+        verdict: text(&place.at("last_probe"), "verdict"),
     }
 }
 
-/// The phase by its word; readiness alone when the word is of a later version.
-fn phase(word: Option<&str>, ready: Option<bool>) -> Phase {
-    match (word, ready) {
-        (Some("ready"), _) | (_, Some(true)) => Phase::Ready,
-        (Some("starting"), _) => Phase::Loading,
-        (Some("waiting"), _) => Phase::Waiting,
-        (Some("not_ready"), _) | (_, Some(false)) => Phase::NotReady,
-        _ => Phase::Unknown,
-    }
-}
-
-fn queue(read: Reader, place: &str) -> Queue {
-    let figure = |key: &str| read.figure(&format!("{place}/{key}"));
-    let flag = |key: &str| read.flag(&format!("{place}/{key}")) == Some(true);
+fn queue_row(place: &Place) -> Queue {
+    let (_, level, word) = queue::state(place);
     Queue {
-        name: read.text(&format!("{place}/queue")).unwrap_or_else(|| String::from("?")),
-        estimated: flag("estimated"),
-        growing: flag("growing"),
-        problem: read.text(&format!("{place}/problem")),
-        waiting: figure("waiting"),
-        processing: figure("processing"),
-        oldest: figure("oldest_seconds"),
-        mean: figure("job_mean_seconds"),
-        rate: figure("completed_per_minute"),
-        drain: figure("drain_seconds"),
+        name: text(place, "queue").unwrap_or_else(|| String::from("?")),
+        level,
+        word,
+        estimated: place.get("estimated").as_bool() == Some(true),
+        problem: text(place, "problem"),
+        waiting: figure(place, "waiting"),
+        processing: figure(place, "processing"),
+        oldest: figure(place, "oldest_seconds"),
+        mean: figure(place, "job_mean_seconds"),
+        rate: figure(place, "completed_per_minute"),
+        drain: figure(place, "drain_seconds"),
     }
 }
 
 /// What an `events` document says, in its order.
-pub(super) fn events(document: &Value) -> Vec<Event> {
+pub(super) fn events(document: &Value, lang: Lang) -> Vec<Event> {
     let listed = document.get("events").and_then(Value::as_array).into_iter().flatten();
-    listed.take(ROWS_MAX).filter_map(event).collect()
+    listed.take(ROWS_MAX).filter_map(|event| event_row(event, lang)).collect()
 }
 
-fn event(event: &Value) -> Option<Event> {
-    let read = Reader(event);
-    let at_us = read.whole("/at")?;
-    let mut detail = Vec::new();
-    detail.extend(["/reason", "/function", "/agent_version"].iter().filter_map(|place| read.text(place)));
-    detail.extend(read.whole("/pid").map(|pid| format!("PID {pid}")));
-    detail.extend(read.whole("/gpu").map(|gpu| format!("GPU {gpu}")));
-    detail.extend(read.whole("/load_ms").map(words::milliseconds));
+fn event_row(event: &Value, lang: Lang) -> Option<Event> {
+    let place = Place::root(event);
+    let named = ["at", "kind", "version", "worker", "gpu"];
+    let rest = event.as_object()?.iter().filter(|(key, _)| !named.contains(&key.as_str()));
+    let rest: Map<String, Value> = rest.map(|(key, value)| (key.clone(), value.clone())).collect();
+    let (level, word) = events::word(place.text("kind").unwrap_or("?"), lang);
+    let detail = events::say(&rest, event.get("gpu"), lang);
     Some(Event {
-        at_us,
-        kind: read.text("/kind").unwrap_or_else(|| String::from("?")),
-        worker: read.text("/worker"),
-        detail: detail.join("  "),
+        at_us: place.get("at").as_u64()?,
+        level,
+        word: word.chars().take(TEXT_CHARS_MAX).collect(),
+        worker: text(&place, "worker"),
+        detail: detail.chars().take(TEXT_CHARS_MAX).collect(),
     })
 }
 
@@ -319,25 +278,16 @@ mod tests {
         for document in [in_place, aside] {
             let view = view(&document);
             assert_eq!(view.gpus[0].power, Err("lost".into()));
-            assert_eq!(view.gpus[0].temperature, Err(words::UNTOLD.into()), "absent is told too");
+            assert_eq!(view.gpus[0].temperature, Err(UNTOLD.into()), "absent is told too");
         }
         assert_eq!(view(&json!({ "gpus": [{ "power_watts": 0 }] })).gpus[0].power, Ok(0.0));
     }
 
     #[test]
-    fn the_phase_is_told_by_its_word_and_by_readiness_when_the_word_is_new() {
-        assert_eq!(phase(Some("waiting"), Some(false)), Phase::Waiting);
-        assert_eq!(phase(Some("levitating"), Some(false)), Phase::NotReady);
-        assert_eq!(phase(Some("starting"), None), Phase::Loading);
-        assert_eq!(phase(None, Some(true)), Phase::Ready);
-        assert_eq!(phase(None, None), Phase::Unknown);
-    }
-
-    #[test]
     fn an_event_of_a_later_version_is_kept_by_its_name() {
         let document = json!({ "events": [{ "at": 5, "kind": "worker_levitated", "worker": "w" }, 7, {}] });
-        let events = events(&document);
-        assert_eq!((events.len(), events[0].kind.as_str()), (1, "worker_levitated"));
+        let events = events(&document, Lang::Ja);
+        assert_eq!((events.len(), events[0].word.as_str()), (1, "worker levitated"));
         assert_eq!(events[0].worker.as_deref(), Some("w"));
     }
 }

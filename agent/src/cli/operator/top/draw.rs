@@ -8,18 +8,12 @@ use std::time::Duration;
 use diarwatch_shared::clock::{UnixMicros, Zone};
 use diarwatch_shared::texts::{Lang, Text};
 
-use super::document::Driver;
+use super::document::{Driver, UNTOLD};
 use super::layout::{HEIGHT_MIN, Plan, WIDTH_MIN};
-use super::model::{Health, Model};
+use super::model::Model;
 use super::paint::{Ink, Paint, width};
 use super::{panes, words};
-
-/// How to say it.
-#[derive(Clone, Debug)]
-pub(super) struct Look {
-    pub(super) lang: Lang,
-    pub(super) zone: Zone,
-}
+use crate::cli::operator::values::{memory, percent};
 
 /// The two clocks.
 #[derive(Clone, Copy, Debug)]
@@ -29,20 +23,23 @@ pub(super) struct Now {
 }
 
 /// Paints everything.
-pub(super) fn draw(paint: &mut Paint, model: &Model, look: &Look, now: Now) {
-    let Some(plan) = model.plan() else { return too_small(paint, look.lang) };
-    let silence = model.silence(now.uptime).map(|(since, _)| since);
-    header(paint, model, &plan, look, now);
+pub(super) fn draw(paint: &mut Paint, model: &Model, zone: &Zone, now: Now) {
+    let Some(plan) = model.plan() else { return too_small(paint, model.lang) };
+    let silence = model.silence(now.uptime);
+    header(paint, model, &plan, zone, now);
     for placed in &plan.placed {
-        panes::draw(paint, model, &plan, *placed, look, now);
+        panes::draw(paint, model, &plan, *placed, zone, now);
     }
     let (_, height) = paint.size();
     if silence.is_some() {
+        // But the node's name, the silence, and why.
+        let old = plan.header - u16::from(model.trouble().is_some());
+        paint.grey(1, old - 1);
         paint.grey(plan.header, height.saturating_sub(plan.header + 1));
     }
-    footer(paint, look.lang, height.saturating_sub(1));
+    footer(paint, model.lang, height.saturating_sub(1));
     if model.help {
-        help(paint, look.lang);
+        help(paint, model.lang);
     }
 }
 
@@ -93,22 +90,22 @@ fn pieces(paint: &mut Paint, y: u16, columns: u16, mut pieces: Vec<Piece>) {
     }
 }
 
-fn header(paint: &mut Paint, model: &Model, plan: &Plan, look: &Look, now: Now) {
+fn header(paint: &mut Paint, model: &Model, plan: &Plan, zone: &Zone, now: Now) {
     let (columns, _) = paint.size();
     let roomy = columns >= 80;
-    let time =
-        if roomy { look.zone.date_time(now.wall) } else { time_and_zone(&look.zone.date_time(now.wall)) };
+    let time = if roomy { zone.date_time(now.wall) } else { time_and_zone(&zone.date_time(now.wall)) };
     let time_columns = width(&time).min(columns);
     paint.right(columns - time_columns, 0, time_columns, &time, Ink::Plain);
-    pieces(paint, 0, columns.saturating_sub(time_columns + 2), first_line(model, look.lang, now));
-    let problem = problem(model, look.lang, now);
-    match problem {
-        Some((text, ink)) if plan.header < 3 => drop(paint.text(0, 1, columns, &text, ink)),
-        Some((text, ink)) => {
-            pieces(paint, 1, columns, second_line(model, look.lang));
-            paint.text(0, 2, columns, &text, ink);
-        }
-        None => pieces(paint, 1, columns, second_line(model, look.lang)),
+    pieces(paint, 0, columns.saturating_sub(time_columns + 2), first_line(model, model.lang, now));
+    if model.problems().is_empty() || plan.header > 2 {
+        pieces(paint, 1, columns, second_line(model, model.lang));
+    }
+    let mut x = 0;
+    for (level, text) in model.problems() {
+        let told = format!("{} {text}", level.shape());
+        x = paint
+            .text(x, plan.header - 1, columns.saturating_sub(x), &told, Ink::of(level))
+            .saturating_add(2);
     }
 }
 
@@ -120,16 +117,12 @@ fn time_and_zone(date_time: &str) -> String {
 fn first_line(model: &Model, lang: Lang, now: Now) -> Vec<Piece> {
     let text = |text: Text| text.in_lang(lang);
     let mut pieces = vec![piece(&model.view.node, Ink::Strong, 9)];
-    if let Some((since, _)) = model.silence(now.uptime) {
+    if let Some(since) = model.silence(now.uptime) {
         let told = format!("■ {} {} {}", text(Text::TopNoAnswer), text(Text::TopFor), words::age(since));
         pieces.push(piece(told, Ink::Bad, 8));
     } else {
-        let (told, ink) = match model.health() {
-            Health::Good => (format!("● {}", text(Text::Ok)), Ink::Good),
-            Health::Look => (format!("▲ {}", text(Text::Warning)), Ink::Look),
-            Health::Bad => (format!("■ {}", text(Text::Critical)), Ink::Bad),
-        };
-        pieces.push(piece(told, ink, 8));
+        let told = format!("{} {}", model.level.shape(), model.level.word(lang));
+        pieces.push(piece(told, Ink::of(model.level), 8));
     }
     if model.view.simulated {
         pieces.push(piece("■ SIMULATED", Ink::Look, 7));
@@ -147,49 +140,32 @@ fn second_line(model: &Model, lang: Lang) -> Vec<Piece> {
     let link = match view.link.connected {
         Some(true) => piece(format!("● {} {endpoint}", text(Text::LinkUp)), Ink::Good, 8),
         Some(false) => piece(format!("▲ {} {endpoint}", text(Text::LinkDown)), Ink::Look, 8),
-        None => {
-            piece(format!("{}: {}", text(Text::Link), panes::no_data(words::UNTOLD, lang)), Ink::Plain, 8)
-        }
+        None => piece(format!("{}: {}", text(Text::Link), panes::no_data(UNTOLD, lang)), Ink::Plain, 8),
     };
     let count = |value: Option<u64>, word: Text| {
-        let told = value.map_or_else(|| panes::no_data(words::UNTOLD, lang), |value| value.to_string());
+        let told = value.map_or_else(|| panes::no_data(UNTOLD, lang), |value| value.to_string());
         format!("{} {told}", text(word))
     };
     let mut pieces = vec![link];
     pieces.extend(view.link.round_trip_ms.map(|ms| piece(format!("{ms:.1} ms"), Ink::Plain, 2)));
     pieces.push(piece(count(view.spool.unacked, Text::Backlog), Ink::Plain, 7));
     let cpu = match &view.host.cpu {
-        Ok(ratio) => words::percent(*ratio),
+        Ok(ratio) => percent(*ratio),
         Err(why) => panes::no_data(why, lang),
     };
     pieces.push(piece(format!("{} {cpu}", text(Text::Cpu)), Ink::Plain, 6));
-    let memory = match (&view.host.memory_used, &view.host.memory_total) {
-        (Ok(used), Ok(total)) => words::memory(*used, *total),
-        (Err(why), _) | (_, Err(why)) => panes::no_data(why, lang),
+    let memory = match &view.host.memory_used {
+        Ok(used) => memory(*used, &view.host.memory_total),
+        Err(why) => panes::no_data(why, lang),
     };
     pieces.push(piece(format!("{} {memory}", text(Text::Memory)), Ink::Plain, 5));
     if let Driver::Up(version) = &view.driver {
         pieces.push(piece(format!("{} {version}", text(Text::TopDriver)), Ink::Plain, 4));
     }
-    let spool = view.spool.bytes.map(|bytes| format!("{} {}", text(Text::TopSpool), words::bytes(bytes)));
+    let spool = view.spool.bytes.map(|bytes| format!("{} {}", text(Text::Spool), words::bytes(bytes)));
     pieces.extend(spool.map(|spool| piece(spool, Ink::Plain, 3)));
     pieces.push(piece(format!("{} {}", text(Text::Agent), view.version), Ink::Plain, 1));
     pieces
-}
-
-/// The worst thing to be told, in a line.
-fn problem(model: &Model, lang: Lang, now: Now) -> Option<(String, Ink)> {
-    if let Some((_, why)) = model.silence(now.uptime).filter(|(_, why)| !why.is_empty()) {
-        return Some((format!("■ {why}"), Ink::Bad));
-    }
-    if let Some(problem) = model.view.spool.problem.as_deref() {
-        return Some((format!("■ {}: {problem}", Text::TopSpool.in_lang(lang)), Ink::Bad));
-    }
-    if let Some(complaint) = &model.complaint {
-        return Some((format!("▲ {complaint}"), Ink::Look));
-    }
-    let link = model.told_problem()?;
-    Some((format!("▲ {}: {link}", Text::LinkDown.in_lang(lang)), Ink::Look))
 }
 
 fn footer(paint: &mut Paint, lang: Lang, y: u16) {

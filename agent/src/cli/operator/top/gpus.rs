@@ -3,15 +3,16 @@
 //! Takes the model and the rows of the pane; paints them. Pure. A GPU without any value says so and why;
 //! the lines of the table are a minute, or 0.1 s a column.
 
-use diarwatch_shared::texts::{Lang, Text};
+use diarwatch_shared::texts::Text;
 
 use super::document::{Driver, Figure, Gpu};
 use super::history::{Metric, WINDOW_US};
 use super::layout::{Pane, Plan};
 use super::model::driver_to_tell;
 use super::paint::{Ink, width};
-use super::panes::{NONE, Rows, above, no_data};
-use super::words;
+use super::panes::{Rows, above, no_data};
+use crate::cli::operator::paint::Level;
+use crate::cli::operator::values::{celsius, gib, memory, percent, watts};
 
 /// One column of a line at 10 Hz.
 const FINE_SLOT_US: u64 = 100_000;
@@ -70,7 +71,7 @@ impl Rows<'_, '_> {
             (at.utilization.0, at.line.1 + 5, format!("{} {span}", self.text(Text::Utilization))),
             above(at.memory, self.text(Text::Memory)),
             above(at.power, self.text(Text::Power)),
-            above(at.temperature, self.text(Text::TopTemperature)),
+            above(at.temperature, self.text(Text::Temp)),
         ];
         self.title(Text::Gpu, if model.view.gpus.is_empty() { &[] } else { &labels });
         if let Some(driver) = driver_to_tell(&model.view.driver) {
@@ -82,7 +83,7 @@ impl Rows<'_, '_> {
             self.gpu(&at, gpu, place == model.chosen);
         }
         if model.view.gpus.is_empty() && driver_to_tell(&model.view.driver).is_none() {
-            self.line(self.text(Text::TopNoGpus), Ink::Plain);
+            self.line(self.text(Text::NoGpus), Ink::Plain);
         }
         self.notes(&model.gpu_notes());
         if let Some(gpu) = model.view.gpus.get(model.chosen).filter(|_| plan.detail > 0) {
@@ -91,15 +92,15 @@ impl Rows<'_, '_> {
     }
 
     fn driver(&mut self, driver: &Driver) {
-        let (text, ink) = match driver {
-            Driver::Absent(why) => (format!("▲ {}: {why}", self.text(Text::NoDriver)), Ink::Look),
+        let (text, level) = match driver {
+            Driver::Absent(why) => (format!("{}: {why}", self.text(Text::NoDriver)), Level::Warning),
             Driver::Unresponsive(call) => {
-                (format!("■ {}: {call}", self.text(Text::DriverUnresponsive)), Ink::Bad)
+                (format!("{}: {call}", self.text(Text::DriverUnresponsive)), Level::Critical)
             }
-            Driver::Disabled => (format!("○ {}", self.text(Text::TopGpusOff)), Ink::Plain),
-            _ => (format!("▲ {}", self.text(Text::TopStarting)), Ink::Look),
+            Driver::Disabled => (self.text(Text::TopGpusOff).to_owned(), Level::Unknown),
+            _ => (self.text(Text::DriverStarting).to_owned(), Level::Unknown),
         };
-        self.line(&text, ink);
+        self.line(&format!("{} {text}", level.shape()), Ink::of(level));
     }
 
     fn gpu(&mut self, at: &GpuColumns, gpu: &Gpu, chosen: bool) {
@@ -112,28 +113,24 @@ impl Rows<'_, '_> {
         }
         if let Some(why) = gpu.gone() {
             let x = at.utilization.0;
-            // Too early is no fault.
-            let (shape, ink) = if why == "not_yet" { ("▲", Ink::Look) } else { ("■", Ink::Bad) };
-            let told = format!("{shape} {}", no_data(why, self.look.lang));
+            let told = format!("{} {}", gpu.level.shape(), no_data(why, self.model.lang));
+            let ink = Ink::of(gpu.level);
             self.paint.text(x, y, self.columns().saturating_sub(x), &told, ink);
             self.y += 1;
             return;
         }
-        self.cell(at.utilization, &gpu.utilization, words::percent);
+        self.cell(at.utilization, &gpu.utilization, percent);
         let slot_us = if self.model.minute { WINDOW_US / u64::from(at.line.1.max(1)) } else { FINE_SLOT_US };
         self.values(at.line, gpu, Metric::Utilization, slot_us);
-        match (&gpu.memory_used, &gpu.memory_total) {
-            (Ok(used), Ok(total)) => {
-                self.paint.right(at.memory.0, y, at.memory.1, &words::memory(*used, *total), Ink::Plain);
-                self.paint.bar(at.bar.0, y, at.bar.1, used / total, Ink::Value);
-            }
-            _ => self.paint.right(at.memory.0, y, at.memory.1, NONE, Ink::Faint),
+        self.cell(at.memory, &gpu.memory_used, |used| memory(used, &gpu.memory_total));
+        if let (Ok(used), Ok(total)) = (&gpu.memory_used, &gpu.memory_total) {
+            self.paint.bar(at.bar.0, y, at.bar.1, used / total, Ink::Value);
         }
-        self.cell(at.power, &gpu.power, |watts| format!("{watts:.0} W"));
+        self.cell(at.power, &gpu.power, watts);
         let slot_us =
             if self.model.minute { WINDOW_US / u64::from(at.power_line.1.max(1)) } else { FINE_SLOT_US };
         self.values(at.power_line, gpu, Metric::Power, slot_us);
-        self.cell(at.temperature, &gpu.temperature, |celsius| format!("{celsius:.0}°C"));
+        self.cell(at.temperature, &gpu.temperature, celsius);
         self.y += 1;
     }
 
@@ -145,13 +142,12 @@ impl Rows<'_, '_> {
 
     /// The chosen GPU at 10 Hz.
     fn detail(&mut self, gpu: &Gpu, rows: u16) {
-        let lang = self.look.lang;
         let columns = self.columns();
         for metric in Metric::ALL {
             let (word, now) = match metric {
-                Metric::Utilization => (Text::Utilization, told(&gpu.utilization, lang, words::percent)),
-                Metric::Memory => (Text::Memory, told(&gpu.memory_used, lang, words::gib)),
-                Metric::Power => (Text::Power, told(&gpu.power, lang, |watts| format!("{watts:.1} W"))),
+                Metric::Utilization => (Text::Utilization, told(&gpu.utilization, percent)),
+                Metric::Memory => (Text::Memory, told(&gpu.memory_used, whole_gib)),
+                Metric::Power => (Text::Power, told(&gpu.power, |watts| format!("{watts:.1} W"))),
             };
             let label = format!("GPU {} {}", gpu.index, self.text(word));
             let at = (19, columns.saturating_sub(19 + 12));
@@ -162,9 +158,9 @@ impl Rows<'_, '_> {
             self.paint.line((at.0, self.y), rows, &slots, max);
             if rows > 1 {
                 let top = match metric {
-                    Metric::Utilization => words::percent(max),
-                    Metric::Memory => words::gib(max),
-                    Metric::Power => format!("{max:.0} W"),
+                    Metric::Utilization => percent(max),
+                    Metric::Memory => whole_gib(max),
+                    Metric::Power => watts(max),
                 };
                 self.paint.right(columns.saturating_sub(11), self.y, 11, &top, Ink::Faint);
             }
@@ -180,11 +176,12 @@ fn short(name: &str) -> &str {
 }
 
 /// A value that has room for its reason.
-fn told(figure: &Figure, lang: Lang, text: impl Fn(f64) -> String) -> String {
-    match figure {
-        Ok(value) => text(*value),
-        Err(why) => words::why(why, lang).to_owned(),
-    }
+fn told(figure: &Figure, text: impl Fn(f64) -> String) -> String {
+    figure.as_ref().map_or_else(Clone::clone, |value| text(*value))
+}
+
+fn whole_gib(bytes: f64) -> String {
+    format!("{} GiB", gib(bytes))
 }
 
 /// What a full line means: all of it where that is known, else the most that was seen.

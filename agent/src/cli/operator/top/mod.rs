@@ -19,7 +19,6 @@ mod words;
 #[cfg(test)]
 mod pictures;
 
-use std::io::IsTerminal;
 use std::time::Duration;
 
 use clap::Args;
@@ -27,10 +26,10 @@ use diarwatch_shared::clock;
 use diarwatch_shared::daemon::talk;
 use diarwatch_shared::exit::Exit;
 
-use super::common::{Colour, Common};
+use super::common::Common;
 use crate::cli::ask::Trouble;
 use asker::Asker;
-use draw::{Look, Now};
+use draw::Now;
 use model::{Input, Model, Question};
 use terminal::{Did, Screen, Signals};
 
@@ -48,7 +47,7 @@ pub(super) fn run(_options: &Options, common: &Common) -> Exit {
         Ok(status) => status,
         Err(trouble) => return trouble.tell(),
     };
-    let mut model = Model::new(&status, clock::uptime());
+    let mut model = Model::new(&status, common.lang(), clock::uptime());
     match live(&mut model, common) {
         Ok(()) => Exit::Ok,
         Err(problem) => {
@@ -62,36 +61,23 @@ pub(super) fn run(_options: &Options, common: &Common) -> Exit {
 /// Why there can be no picture.
 fn refusal(common: &Common) -> Option<Trouble> {
     let terminal = std::env::var("TERM").unwrap_or_default();
-    let (problem, hint) = if common.fleet {
-        ("top shows one node", "diarwatch status --fleet --watch")
-    } else if common.json {
-        ("top has no JSON", "diarwatch status --json --watch")
-    } else if !std::io::stdout().is_terminal() {
-        ("top draws on a terminal, and stdout is none", "diarwatch status --watch")
+    let problem = if !common.terminal() {
+        "top draws on a terminal, and stdout is none"
     } else if terminal.is_empty() || terminal == "dumb" {
-        ("top cannot draw on a terminal of this kind (TERM)", "diarwatch status --watch")
+        "top cannot draw on a terminal of this kind (TERM)"
     } else {
         return None;
     };
-    Some(Trouble::new(Exit::Usage, problem, hint))
-}
-
-/// Whether `--color` and `NO_COLOR` want colours.
-fn colours(common: &Common) -> bool {
-    match common.color {
-        Colour::Always => true,
-        Colour::Never => false,
-        Colour::Auto => std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-    }
+    Some(Trouble::new(Exit::Usage, problem, "diarwatch status --watch"))
 }
 
 fn live(model: &mut Model, common: &Common) -> Result<(), String> {
     let failed = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
-    let look = Look { lang: common.lang(), zone: common.tz.clone() };
+    let colours = super::paint::wanted(common.color, true, |name| std::env::var(name).ok());
     let signals = Signals::watch().map_err(failed("the signals cannot be watched"))?;
     let asker = Asker::start(common.socket.clone(), common.timeout)
         .map_err(failed("the thread that asks cannot be started"))?;
-    let mut screen = Screen::take(colours(common)).map_err(failed("the terminal cannot be used"))?;
+    let mut screen = Screen::take(colours).map_err(failed("the terminal cannot be used"))?;
     let mut next = clock::uptime();
     while !model.over() && !signals.end() {
         if signals.continued() {
@@ -107,7 +93,7 @@ fn live(model: &mut Model, common: &Common) -> Result<(), String> {
         model.take(Input::Size(columns, rows), clock::uptime());
         let now = Now { wall: clock::now(), uptime: clock::uptime() };
         screen
-            .show(|paint| draw::draw(paint, model, &look, now))
+            .show(|paint| draw::draw(paint, model, &common.tz, now))
             .map_err(failed("the terminal takes no picture"))?;
         let uptime = clock::uptime();
         next = (next + FRAME).max(uptime);

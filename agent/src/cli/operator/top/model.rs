@@ -6,11 +6,14 @@
 
 use std::time::Duration;
 
+use diarwatch_shared::texts::Lang;
 use serde_json::{Value, json};
 
-use super::document::{self, Driver, Event, Figure, Phase, View};
+use super::document::{self, Driver, Event, Figure, View};
 use super::history::{History, Metric};
 use super::layout::{self, Pane, Plan, Shape};
+use crate::cli::operator::health::{self, Finding};
+use crate::cli::operator::paint::Level;
 
 /// Between two questions for the lines; the loop goes round every 100 ms.
 const HISTORY_EVERY: Duration = Duration::from_millis(80);
@@ -86,18 +89,15 @@ pub(super) enum Input {
     Size(u16, u16),
 }
 
-/// How the node is, in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Health {
-    Good,
-    Look,
-    Bad,
-}
-
 /// Everything that is drawn, and when what was asked.
 #[derive(Clone, Debug)]
 pub(super) struct Model {
+    pub(super) lang: Lang,
     pub(super) view: View,
+    /// How the node is, as the other commands say it.
+    pub(super) level: Level,
+    /// What is wrong, worst first.
+    pub(super) findings: Vec<Finding>,
     /// Oldest first.
     pub(super) events: Vec<Event>,
     pub(super) history: History,
@@ -124,9 +124,12 @@ pub(super) struct Model {
 
 impl Model {
     /// A model after a first answer to [`Question::Status`].
-    pub(super) fn new(status: &Value, now: Duration) -> Self {
-        Self {
-            view: document::view(status),
+    pub(super) fn new(status: &Value, lang: Lang, now: Duration) -> Self {
+        let mut model = Self {
+            lang,
+            view: View::default(),
+            level: Level::Unknown,
+            findings: Vec::new(),
             events: Vec::new(),
             history: History::default(),
             focus: Pane::Gpus,
@@ -143,7 +146,15 @@ impl Model {
             answered: now,
             asked: [None; 2],
             under_way: 0,
-        }
+        };
+        model.status(status);
+        model
+    }
+
+    fn status(&mut self, document: &Value) {
+        self.view = document::view(document);
+        self.findings = health::findings(document, self.lang);
+        self.level = health::level(document, &self.findings);
     }
 
     /// Whether it is over.
@@ -200,9 +211,9 @@ impl Model {
         match question {
             Question::Status => {
                 self.complaint = None;
-                self.view = document::view(document);
+                self.status(document);
             }
-            Question::Events => self.remember(document::events(document)),
+            Question::Events => self.remember(document::events(document, self.lang)),
             Question::History { .. } => self.history.take(document),
         }
     }
@@ -286,7 +297,7 @@ impl Model {
         // Without GPUs the driver's line takes the place of theirs.
         let driver = driver_to_tell(&self.view.driver).is_some() && !self.view.gpus.is_empty();
         let shape = Shape {
-            problem: self.trouble.is_some() || self.complaint.is_some() || self.told_problem().is_some(),
+            problem: !self.problems().is_empty(),
             gpus_fixed: u16::from(driver) + u16::from(!self.gpu_notes().is_empty()),
             queues_fixed: u16::from(!self.queue_notes().is_empty()),
             lines,
@@ -297,44 +308,28 @@ impl Model {
         layout::plan(self.size.0, self.size.1, &shape)
     }
 
-    /// Since when there is no answer, and why; none while there are answers.
-    pub(super) fn silence(&self, now: Duration) -> Option<(Duration, &str)> {
+    /// Since when there is no answer; none while there are answers.
+    pub(super) fn silence(&self, now: Duration) -> Option<Duration> {
         let since = now.saturating_sub(self.answered);
-        (self.trouble.is_some() || since >= SILENT_AFTER)
-            .then(|| (since, self.trouble.as_deref().unwrap_or_default()))
+        (self.trouble.is_some() || since >= SILENT_AFTER).then_some(since)
     }
 
-    /// What the agent itself complains about.
-    pub(super) fn told_problem(&self) -> Option<&str> {
+    /// Why there is no answer, where that is known.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    /// What is to be told before everything else, worst first. What an agent that does not answer
+    /// complained about is old.
+    pub(super) fn problems(&self) -> Vec<(Level, &str)> {
+        if let Some(trouble) = self.trouble() {
+            return vec![(Level::Critical, trouble)];
+        }
+        let complaint = self.complaint.as_deref().map(|complaint| (Level::Warning, complaint));
         let link = self.view.link.problem.as_deref().filter(|_| self.view.link.connected != Some(true));
-        self.view.spool.problem.as_deref().or(link)
-    }
-
-    /// How the node is, by what it says itself.
-    pub(super) fn health(&self) -> Health {
-        let view = &self.view;
-        let driver = match view.driver {
-            Driver::Unresponsive(_) => Health::Bad,
-            Driver::Absent(_) | Driver::Starting => Health::Look,
-            _ => Health::Good,
-        };
-        let gpus = view.gpus.iter().map(|gpu| match gpu.gone() {
-            Some("not_yet") => Health::Look,
-            Some(_) => Health::Bad,
-            None => Health::Good,
-        });
-        let workers = view.workers.iter().map(|worker| match worker.phase {
-            Phase::Ready => Health::Good,
-            Phase::Loading | Phase::Unknown => Health::Look,
-            Phase::NotReady | Phase::Waiting => Health::Bad,
-        });
-        let queues = view
-            .queues
-            .iter()
-            .map(|queue| if queue.growing || queue.problem.is_some() { Health::Look } else { Health::Good });
-        let link = if view.link.connected == Some(false) { Health::Look } else { Health::Good };
-        let spool = if view.spool.problem.is_some() { Health::Bad } else { Health::Good };
-        gpus.chain(workers).chain(queues).chain([driver, link, spool]).max().unwrap_or(Health::Good)
+        let findings = self.findings.iter().map(|finding| (finding.level, finding.text.as_str()));
+        let link = link.map(|problem| (Level::Warning, problem));
+        complaint.into_iter().chain(findings).chain(link).collect()
     }
 
     /// Which single values of GPUs are missing, and why; a GPU without any value says so itself.
@@ -436,7 +431,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn model() -> Model {
-        Model::new(&json!({ "node": "n", "gpus": [{}, {}, {}], "workers": [{}] }), SECOND)
+        Model::new(&json!({ "node": "n", "gpus": [{}, {}, {}], "workers": [{}] }), Lang::En, SECOND)
     }
 
     fn refuse(model: &mut Model, question: Question, unreachable: bool, now: Duration) {
@@ -546,14 +541,24 @@ mod tests {
     }
 
     #[test]
-    fn the_worst_decides_how_the_node_is() {
-        let health = |status: Value| Model::new(&status, SECOND).health();
-        assert_eq!(health(json!({})), Health::Good);
-        assert_eq!(health(json!({ "link": { "connected": false } })), Health::Look);
-        assert_eq!(health(json!({ "driver": { "state": "absent" } })), Health::Look);
-        let lost = json!({ "gpus": [{ "utilization_ratio": { "missing": "lost" } }] });
-        assert_eq!(health(lost), Health::Bad);
-        let waiting = json!({ "workers": [{ "phase": "waiting", "ready": false }, { "phase": "ready" }] });
-        assert_eq!(health(waiting), Health::Bad);
+    fn the_worst_is_told_first_and_the_link_too() {
+        let told = |status: Value| {
+            let model = Model::new(&status, Lang::En, SECOND);
+            model
+                .problems()
+                .iter()
+                .map(|(level, text)| format!("{} {text}", level.shape()))
+                .collect::<Vec<_>>()
+        };
+        assert!(told(json!({})).is_empty());
+        let link = json!({ "connected": false, "problem": "timed out" });
+        let waiting = json!({ "worker": "w", "phase": "waiting" });
+        let status =
+            json!({ "link": link, "driver": { "state": "absent", "reason": "none" }, "workers": [waiting] });
+        assert_eq!(told(status), ["■ w Restarting", "▲ No NVIDIA driver: none", "▲ timed out"]);
+        assert!(
+            told(json!({ "link": { "connected": true, "problem": "timed out" } })).is_empty(),
+            "it is over"
+        );
     }
 }

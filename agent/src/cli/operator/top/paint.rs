@@ -8,6 +8,8 @@ use ratatui::layout::{Position, Rect};
 use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::Span;
 
+use crate::cli::operator::paint::Level;
+
 /// What something means; with colours or without, it never means by colour alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ink {
@@ -22,6 +24,18 @@ pub(super) enum Ink {
     Value,
     /// Where the keys go.
     Focus,
+}
+
+impl Ink {
+    /// Of how well something is; its shape says the same.
+    pub(super) fn of(level: Level) -> Self {
+        match level {
+            Level::Ok => Self::Good,
+            Level::Unknown => Self::Plain,
+            Level::Warning => Self::Look,
+            Level::Critical => Self::Bad,
+        }
+    }
 }
 
 /// From nothing to full, in eighths.

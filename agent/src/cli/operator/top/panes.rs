@@ -5,15 +5,17 @@
 
 use std::time::Duration;
 
-use diarwatch_shared::clock::UnixMicros;
+use diarwatch_shared::clock::{UnixMicros, Zone};
 use diarwatch_shared::texts::{Lang, Text};
 
-use super::document::{Event, Phase, Queue, Worker};
-use super::draw::{Look, Now};
+use super::document::{Event, Queue, UNTOLD, Worker};
+use super::draw::Now;
 use super::layout::{Pane, Placed, Plan};
 use super::model::{Column, Model, Note};
 use super::paint::{Ink, Paint, width};
 use super::words;
+use crate::cli::operator::paint::Level;
+use crate::cli::operator::values::{count, span, tenths};
 
 /// A value that is not there; its reason is below the table.
 pub(super) const NONE: &str = "—";
@@ -22,12 +24,12 @@ const DATED_AFTER: Duration = Duration::from_secs(12 * 3_600);
 
 /// No data, and why.
 pub(super) fn no_data(why: &str, lang: Lang) -> String {
-    format!("{} ({})", Text::NoData.in_lang(lang), words::why(why, lang))
+    format!("{} ({why})", Text::NoData.in_lang(lang))
 }
 
 /// Paints a pane.
-pub(super) fn draw(paint: &mut Paint, model: &Model, plan: &Plan, placed: Placed, look: &Look, now: Now) {
-    let mut rows = Rows { paint, model, look, now, y: placed.top, placed };
+pub(super) fn draw(paint: &mut Paint, model: &Model, plan: &Plan, placed: Placed, zone: &Zone, now: Now) {
+    let mut rows = Rows { paint, model, zone, now, y: placed.top, placed };
     match placed.pane {
         Pane::Gpus => rows.gpus(plan),
         Pane::Workers => rows.workers(),
@@ -40,7 +42,7 @@ pub(super) fn draw(paint: &mut Paint, model: &Model, plan: &Plan, placed: Placed
 pub(super) struct Rows<'a, 'b> {
     pub(super) paint: &'a mut Paint<'b>,
     pub(super) model: &'a Model,
-    pub(super) look: &'a Look,
+    pub(super) zone: &'a Zone,
     now: Now,
     /// The next row.
     pub(super) y: u16,
@@ -69,7 +71,7 @@ impl WorkerColumns {
         let longest = |of: &dyn Fn(&Worker) -> String| {
             workers.iter().map(|worker| width(&of(worker))).max().unwrap_or_default()
         };
-        let word_columns = longest(&|worker| phase(worker, lang).1).min(18);
+        let word_columns = longest(&|worker| word(worker, lang)).min(18);
         // Mark, word, process and restarts, each with its gap.
         let taken = 3 + 2 + word_columns + 2 + 8 + 9;
         let left = columns.saturating_sub(taken);
@@ -87,7 +89,7 @@ impl WorkerColumns {
 
 impl Rows<'_, '_> {
     pub(super) fn text(&self, text: Text) -> &'static str {
-        text.in_lang(self.look.lang)
+        text.in_lang(self.model.lang)
     }
 
     pub(super) fn columns(&self) -> u16 {
@@ -109,7 +111,7 @@ impl Rows<'_, '_> {
         let ink = if model.focus == pane { Ink::Focus } else { Ink::Strong };
         self.paint.fill(0, y, columns, "─", Ink::Faint);
         let mut x = self.paint.text(1, y, columns, &format!(" {} {shown} ", self.text(word)), ink);
-        if let Some((since, _)) = model.silence(self.now.uptime) {
+        if let Some(since) = model.silence(self.now.uptime) {
             let old = format!(" {} {} ", self.text(Text::TopStale), words::age(since));
             x = self.paint.text(x, y, columns, &old, Ink::Look);
         }
@@ -127,6 +129,11 @@ impl Rows<'_, '_> {
         self.y += 1;
     }
 
+    /// The shape of how well something is.
+    pub(super) fn shape(&mut self, x: u16, level: Level) {
+        self.paint.text(x, self.y, 1, &level.shape().to_string(), Ink::of(level));
+    }
+
     /// The reasons of what is missing in a table.
     pub(super) fn notes(&mut self, notes: &[Note]) {
         if notes.is_empty() {
@@ -137,8 +144,7 @@ impl Rows<'_, '_> {
             .map(|note| {
                 let rows =
                     if note.rows.is_empty() { String::new() } else { format!(" {}", note.rows.join(",")) };
-                let why = words::why(&note.why, self.look.lang);
-                format!("{}{rows} ({why})", self.text(label(note.column)))
+                format!("{}{rows} ({})", self.text(label(note.column)), note.why)
             })
             .collect();
         self.line(&format!("{NONE} {}: {}", self.text(Text::NoData), told.join("  ")), Ink::Faint);
@@ -156,11 +162,11 @@ impl Rows<'_, '_> {
         let model = self.model;
         let shown = model.view.workers.iter().skip(model.offset(Pane::Workers));
         let shown: Vec<&Worker> = shown.take(usize::from(self.placed.rows)).collect();
-        let at = WorkerColumns::of(self.columns(), &shown, self.look.lang);
+        let at = WorkerColumns::of(self.columns(), &shown, self.model.lang);
         let labels = [
             (at.pid, 8, self.text(Text::Pid).to_owned()),
             (at.restarts, 9, self.text(Text::TopRestarts).to_owned()),
-            (at.reason.0, at.reason.1, self.text(Text::TopLastExit).to_owned()),
+            (at.reason.0, at.reason.1, self.text(Text::LastExit).to_owned()),
         ];
         self.title(Text::Worker, if shown.is_empty() { &[] } else { &labels });
         if shown.is_empty() {
@@ -173,17 +179,16 @@ impl Rows<'_, '_> {
 
     fn worker(&mut self, at: &WorkerColumns, worker: &Worker) {
         let y = self.y;
-        let (shape, word, ink) = phase(worker, self.look.lang);
-        self.paint.text(1, y, 1, shape, ink);
+        let ink = Ink::of(worker.level);
+        self.shape(1, worker.level);
         self.paint.text(3, y, at.name, &name(worker, at.whole_names), Ink::Plain);
-        self.paint.text(at.word.0, y, at.word.1, &word, ink);
-        let count = |count: Option<u64>| count.map_or_else(|| String::from("-"), |count| count.to_string());
-        self.paint.text(at.pid, y, 8, &count(worker.pid), Ink::Plain);
-        self.paint.text(at.restarts, y, 9, &count(worker.restarts), Ink::Plain);
-        let reason = match worker.phase {
-            Phase::NotReady | Phase::Loading => worker.verdict.as_ref().or(worker.last_exit.as_ref()),
-            _ => worker.last_exit.as_ref(),
-        };
+        self.paint.text(at.word.0, y, at.word.1, &word(worker, self.model.lang), ink);
+        let whole = |whole: Option<u64>| whole.map_or_else(|| String::from("-"), |whole| whole.to_string());
+        self.paint.text(at.pid, y, 8, &whole(worker.pid), Ink::Plain);
+        self.paint.text(at.restarts, y, 9, &whole(worker.restarts), Ink::Plain);
+        // A process that is there and not ready says why itself.
+        let asked = worker.pid.is_some() && worker.level != Level::Ok;
+        let reason = worker.verdict.as_ref().filter(|_| asked).or(worker.last_exit.as_ref());
         self.paint.text(at.reason.0, y, at.reason.1, reason.map_or("-", String::as_str), Ink::Plain);
         self.y += 1;
     }
@@ -205,9 +210,9 @@ impl Rows<'_, '_> {
             .map(|(at, column)| above((first + at * cell + 1, cell - 1), self.text(label(*column))))
             .collect();
         let queues = &model.view.queues;
-        self.title(Text::TopQueues, if queues.is_empty() { &[] } else { &labels });
+        self.title(Text::Queue, if queues.is_empty() { &[] } else { &labels });
         if queues.is_empty() {
-            self.line(self.text(Text::TopNoQueues), Ink::Plain);
+            self.line(self.text(Text::NoQueues), Ink::Plain);
         }
         let shown = queues.iter().skip(model.offset(Pane::Queues)).take(usize::from(self.placed.rows));
         for queue in shown {
@@ -218,34 +223,36 @@ impl Rows<'_, '_> {
 
     fn queue(&mut self, queue: &Queue, first: u16, order: &[Column], cell: u16) {
         let y = self.y;
+        let ink = Ink::of(queue.level);
         let mut marks = String::new();
         if queue.estimated {
             marks.push_str(&format!(" ({})", self.text(Text::Estimated)));
         }
-        if queue.growing {
-            marks.push_str(&format!(" {}", self.text(Text::TopGrowing)));
-        }
+        self.shape(1, queue.level);
         if let Some(problem) = &queue.problem {
-            let why = queue.waiting.as_ref().err().map_or(words::UNTOLD, String::as_str);
-            let told = format!("■ {}{marks}  {}: {problem}", queue.name, no_data(why, self.look.lang));
-            return self.line(&told, Ink::Bad);
+            let why = queue.waiting.as_ref().err().map_or(UNTOLD, String::as_str);
+            let told = format!("{}{marks}  {}: {problem}", queue.name, no_data(why, self.model.lang));
+            self.paint.text(3, y, self.columns().saturating_sub(3), &told, ink);
+            self.y += 1;
+            return;
         }
-        let (shape, ink) = if queue.growing { ("▲", Ink::Look) } else { ("●", Ink::Good) };
-        self.paint.text(1, y, 1, shape, ink);
+        if queue.level != Level::Ok {
+            marks.push_str(&format!(" {}", self.text(queue.word)));
+        }
         let marks_columns = width(&marks).min(first.saturating_sub(8));
         let name_columns = first.saturating_sub(3 + marks_columns);
         let x = self.paint.text(3, y, name_columns, &queue.name, Ink::Plain);
-        let ink = if queue.growing { Ink::Look } else { Ink::Plain };
+        let ink = if queue.level == Level::Ok { Ink::Plain } else { ink };
         self.paint.text(x, y, marks_columns, &marks, ink);
         for (at, column) in (0..).zip(order) {
             let at = (first + at * cell + 1, cell - 1);
             match column {
-                Column::Waiting => self.cell(at, &queue.waiting, words::count),
-                Column::Processing => self.cell(at, &queue.processing, words::count),
-                Column::Oldest => self.cell(at, &queue.oldest, words::seconds),
-                Column::Mean => self.cell(at, &queue.mean, words::seconds),
-                Column::Rate => self.cell(at, &queue.rate, |rate| format!("{rate:.1}")),
-                _ => self.cell(at, &queue.drain, words::seconds),
+                Column::Waiting => self.cell(at, &queue.waiting, count),
+                Column::Processing => self.cell(at, &queue.processing, count),
+                Column::Oldest => self.cell(at, &queue.oldest, span),
+                Column::Mean => self.cell(at, &queue.mean, span),
+                Column::Rate => self.cell(at, &queue.rate, tenths),
+                _ => self.cell(at, &queue.drain, span),
             }
         }
         self.y += 1;
@@ -253,23 +260,22 @@ impl Rows<'_, '_> {
 
     fn events(&mut self) {
         self.title(Text::TopEvents, &[]);
-        let (model, lang, columns) = (self.model, self.look.lang, self.columns());
+        let (model, columns) = (self.model, self.columns());
         if model.events.is_empty() {
-            return self.line(self.text(Text::TopNoEvents), Ink::Plain);
+            return self.line(self.text(Text::NoEvents), Ink::Plain);
         }
         let newest = model.events.iter().rev().skip(model.offset(Pane::Events));
         let shown: Vec<&Event> = newest.take(usize::from(self.placed.rows)).collect();
         let times: Vec<String> = shown.iter().map(|event| self.time(UnixMicros(event.at_us))).collect();
         let longest = |texts: &mut dyn Iterator<Item = &str>| texts.map(width).max().unwrap_or_default();
         let time = longest(&mut times.iter().map(String::as_str));
-        let kind = longest(&mut shown.iter().map(|event| words::happened(&event.kind, lang))).min(28);
+        let kind = longest(&mut shown.iter().map(|event| event.word.as_str())).min(28);
         let worker = longest(&mut shown.iter().filter_map(|event| event.worker.as_deref())).min(20);
         for (event, at) in shown.iter().zip(&times) {
             let y = self.y;
-            let (shape, ink) = shape(&event.kind);
             self.paint.right(1, y, time, at, Ink::Plain);
-            self.paint.text(time + 3, y, 1, shape, ink);
-            self.paint.text(time + 5, y, kind, words::happened(&event.kind, lang), ink);
+            self.shape(time + 3, event.level);
+            self.paint.text(time + 5, y, kind, &event.word, Ink::of(event.level));
             let mut x = time + 5 + kind + 2;
             if worker > 0 {
                 self.paint.text(x, y, worker, event.worker.as_deref().unwrap_or_default(), Ink::Plain);
@@ -283,9 +289,9 @@ impl Rows<'_, '_> {
     /// The time of day; with its date when that is not plain.
     fn time(&self, at: UnixMicros) -> String {
         if self.now.wall.since(at) < DATED_AFTER {
-            return self.look.zone.time_of_day(at);
+            return self.zone.time_of_day(at);
         }
-        let date_time = self.look.zone.date_time(at);
+        let date_time = self.zone.date_time(at);
         date_time.get(5..16).unwrap_or(&date_time).to_owned()
     }
 }
@@ -301,12 +307,12 @@ fn label(column: Column) -> Text {
         Column::Utilization => Text::Utilization,
         Column::Memory => Text::Memory,
         Column::Power => Text::Power,
-        Column::Temperature => Text::TopTemperature,
-        Column::Waiting => Text::TopWaitingJobs,
-        Column::Processing => Text::TopProcessing,
-        Column::Oldest => Text::TopOldest,
-        Column::Mean => Text::TopMean,
-        Column::Rate => Text::TopRate,
+        Column::Temperature => Text::Temp,
+        Column::Waiting => Text::QueueWaiting,
+        Column::Processing => Text::QueueProcessing,
+        Column::Oldest => Text::QueueOldest,
+        Column::Mean => Text::JobMean,
+        Column::Rate => Text::PerMinute,
         Column::Drain => Text::TopDrain,
     }
 }
@@ -319,26 +325,9 @@ fn name(worker: &Worker, whole: bool) -> String {
     format!("{} ({})", worker.service, worker.name)
 }
 
-fn phase(worker: &Worker, lang: Lang) -> (&'static str, String, Ink) {
-    let word = |text: Text| text.in_lang(lang).to_owned();
-    match worker.phase {
-        Phase::Ready => ("●", word(Text::Ready), Ink::Good),
-        Phase::Loading => ("▲", word(Text::Loading), Ink::Look),
-        Phase::NotReady => ("■", word(Text::NotReady), Ink::Bad),
-        Phase::Waiting => {
-            let wait = worker.next_start_in_ms.map(|ms| words::age(Duration::from_millis(ms)));
-            let wait = wait.unwrap_or_default();
-            ("○", format!("{} {wait}", word(Text::TopRestartIn)), Ink::Bad)
-        }
-        Phase::Unknown => ("▲", word(Text::TopUnknownState), Ink::Look),
-    }
-}
-
-fn shape(kind: &str) -> (&'static str, Ink) {
-    match kind {
-        "worker_ready" | "gpu_driver_recovered" => ("●", Ink::Good),
-        "worker_exited" | "gpu_driver_unresponsive" => ("■", Ink::Bad),
-        "worker_not_ready" | "worker_start_overdue" | "gpu_driver_absent" => ("▲", Ink::Look),
-        _ => ("○", Ink::Plain),
-    }
+/// Its state; with the time that is left when it waits for its next start.
+fn word(worker: &Worker, lang: Lang) -> String {
+    let word = worker.word.in_lang(lang);
+    let wait = worker.next_start_in_ms.filter(|_| worker.waits);
+    wait.map_or_else(|| word.to_owned(), |ms| format!("{word} {}", words::age(Duration::from_millis(ms))))
 }
