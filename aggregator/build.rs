@@ -20,6 +20,8 @@ const ASSETS: [(&str, &str, &str, &str, &[&str]); 3] = [
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=assets");
     println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=src/dashboard");
+    println!("cargo::rustc-env=DIARWATCH_PAGE={:016x}", hash(&templates(Path::new("src/dashboard"))?));
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let mut table = String::new();
     for (constant, name, ending, kind, files) in ASSETS {
@@ -44,6 +46,23 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     fs::write(out.join("assets.rs"), table)?;
     Ok(())
+}
+
+/// Every template and script, in order: a page of one build does not take the parts of another.
+fn templates(folder: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut files = vec![PathBuf::from("assets/page.js")];
+    for folder in [folder.to_owned(), folder.join("parts")] {
+        for entry in fs::read_dir(folder)? {
+            files.push(entry?.path());
+        }
+    }
+    files.retain(|file| file.extension().is_some_and(|ending| ending == "html" || ending == "js"));
+    files.sort();
+    let mut bytes = Vec::new();
+    for file in files {
+        bytes.extend(fs::read(file)?);
+    }
+    Ok(bytes)
 }
 
 /// FNV-1a: tells one content from another; nobody is kept out by it.

@@ -3,7 +3,7 @@
 // the others. Where there is no stream, the page itself is asked for again.
 'use strict';
 (() => {
-  const STALE_MS = 6000, POLL_AFTER_MS = 9000, POLL_EVERY_MS = 4000, RETRY_MS = 15000, ASK_EVERY_MS = 30000, PAGES_MAX = 8;
+  const STALE_MS = 6000, POLL_AFTER_MS = 5000, POLL_EVERY_MS = 4000, RETRY_MS = 15000, ASK_EVERY_MS = 30000, PAGES_MAX = 8;
   const body = document.body, view = body.dataset.lang + '/' + body.dataset.page, self = Math.random().toString(36).slice(2);
   const live = document.getElementById('live'), updated = document.getElementById('updated'), ago = document.getElementById('ago');
   const html = new Map();
@@ -66,12 +66,15 @@
 
   function take(update) {
     if (update.view !== view) return;
+    // An aggregator of another version runs now; its parts belong to its own page.
+    if (update.build && update.build !== body.dataset.build) { location.reload(); return; }
     if (update.at_ms) {
       heard = performance.now();
       updated.dataset.at = update.at_ms;
       updated.textContent = update.updated;
     }
     for (const [name, text] of Object.entries(update.parts)) put(name, text);
+    document.title = document.querySelector('.overall .mark').textContent[0] + document.title.slice(1);
     say();
   }
 
@@ -91,14 +94,15 @@
   function look() {
     say();
     const now = performance.now();
-    if (now - (streamedAt || startedAt) > POLL_AFTER_MS && now - polledAt > POLL_EVERY_MS) { polledAt = now; poll(); }
+    if ((!channel || now - (streamedAt || startedAt) > POLL_AFTER_MS) && now - polledAt > POLL_EVERY_MS) { polledAt = now; poll(); }
   }
+  // Without locks (a page that came over plain HTTP from another host) there is no stream, but polls.
+  const channel = 'BroadcastChannel' in window && navigator.locks ? new BroadcastChannel('diarwatch') : null;
   setInterval(look, 1000);
   document.addEventListener('visibilitychange', look);
 
   // ---- one stream a browser
 
-  const channel = 'BroadcastChannel' in window && navigator.locks ? new BroadcastChannel('diarwatch') : null;
   if (channel) {
     let leads = false, source = null, carried = '', reopening = 0;
     const tabs = new Map([[self, view]]);

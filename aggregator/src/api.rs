@@ -158,7 +158,7 @@ async fn alerts(State(api): State<Api>) -> Response {
 
 async fn own_metrics(State(api): State<Api>) -> impl IntoResponse {
     let kept = api.desk.read(Clone::clone).await;
-    let text = api.store.read(|memory| metrics::exposition(memory, &kept));
+    let text = api.store.read(|memory| metrics::exposition(memory, &kept, api.pages.streams()));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 

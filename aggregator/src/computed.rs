@@ -177,6 +177,37 @@ mod tests {
     const NOW: UnixMicros = UnixMicros(1_000_000_000);
     const LOOKBACK: Duration = Duration::from_secs(300);
 
+    #[test]
+    fn a_service_is_up_as_far_as_an_agent_that_sends_sees_it() {
+        use diarwatch_shared::frame::{Body, Group};
+        use diarwatch_shared::schema::{GroupDef, Schema, SeriesDef, SeriesKey};
+        let mut memory = memory(600, None);
+        let node = NodeId::new("gpu-01").unwrap();
+        let keys =
+            ["API Gateway", "PostgreSQL"].map(|name| SeriesKey::new("service_up", &[("service", name)]));
+        let group = GroupDef { name: "g".into(), series: keys.map(SeriesDef::of).into() };
+        let times = vec![NOW.minus(Duration::from_secs(30))];
+        let body = Body { groups: vec![Group { times, columns: vec![vec![Ok(1.0)], vec![Ok(0.0)]] }] };
+        memory.head.insert(&node, &Schema::new(vec![group]), &body, NOW, true);
+        let up = |memory: &Memory| -> Vec<(String, f64)> {
+            let sending = sending(memory, Duration::from_secs(5), NOW);
+            let all =
+                Live::new(memory, &sending, NOW).instant(&Selector::named("up"), NOW.as_millis(), LOOKBACK);
+            all.iter().map(|sample| (sample.labels["service"].clone(), sample.value)).collect()
+        };
+        assert_eq!(
+            up(&memory),
+            [("gpu-01".into(), 1.0), ("API Gateway".into(), 1.0), ("PostgreSQL".into(), 0.0)]
+        );
+        let alert = [("node", "gpu-01"), ("service", "PostgreSQL"), ("severity", "critical")];
+        assert!(is_over(&memory, "up", &alert), "its rule gave no sample though its probe is there");
+        for state in memory.nodes.values_mut() {
+            state.last_arrival = Some(NOW.minus(Duration::from_secs(60)));
+        }
+        assert_eq!(up(&memory), [("gpu-01".into(), 0.0)], "a silent node's last look is no outage of others");
+        assert!(!is_over(&memory, "up", &alert), "nor its end");
+    }
+
     /// A node that sends since `since_s` seconds, with one reading of a worker a second ago.
     fn memory(since_s: u64, reading: Option<diarwatch_shared::reading::Reading>) -> Memory {
         use diarwatch_shared::frame::{Body, Group};

@@ -5,10 +5,11 @@ use std::fmt::Write;
 use crate::alerts::Phase;
 use crate::desk::Kept;
 use crate::store::Memory;
+use crate::view::own::Streams;
 
 /// The exposition.
 #[must_use]
-pub fn exposition(memory: &Memory, kept: &Kept) -> String {
+pub fn exposition(memory: &Memory, kept: &Kept, streams: Streams) -> String {
     let mut out = String::new();
     let mut one = |name: &str, kind: &str, help: &str, value: u64| {
         // Writing to a string cannot fail.
@@ -61,6 +62,19 @@ pub fn exposition(memory: &Memory, kept: &Kept) -> String {
         "counter",
         "Messages that the channel refused for good.",
         kept.outbox.refused,
+    );
+    one("diarwatch_page_streams", "gauge", "Streams that browsers hold.", streams.open);
+    one(
+        "diarwatch_page_streams_cut_total",
+        "counter",
+        "Streams cut because their reader was slow.",
+        streams.cut,
+    );
+    one(
+        "diarwatch_page_streams_refused_total",
+        "counter",
+        "Streams refused because there were too many.",
+        streams.refused,
     );
     per_node(&mut out, memory);
     out

@@ -13,6 +13,8 @@ use diarwatch_shared::clock::{UnixMicros, Zone};
 use diarwatch_shared::log::replace_file;
 use serde::{Deserialize, Serialize};
 
+use crate::view::state::State;
+
 /// The version this program writes, and the newest it reads.
 pub const TREND_VERSION: u16 = 1;
 /// Minutes of a figure that are kept: 26 hours, for a day on which clocks are set back.
@@ -82,10 +84,10 @@ pub struct Day {
 }
 
 /// How something stands and since when.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
-    /// The word of its state.
-    pub state: String,
+    /// Its state.
+    pub state: State,
     /// Since when.
     pub since: UnixMicros,
 }
@@ -126,7 +128,7 @@ impl Trend {
 
     /// Since when something stands as it does; none when that is new.
     #[must_use]
-    pub fn since(&self, name: &str, state: &str) -> Option<UnixMicros> {
+    pub fn since(&self, name: &str, state: State) -> Option<UnixMicros> {
         self.standings.get(name).filter(|known| known.state == state).map(|known| known.since)
     }
 
@@ -143,14 +145,23 @@ impl Trend {
         }
     }
 
-    /// Takes how everything stands; what is not named any more is forgotten.
-    pub fn stand<'a>(&mut self, all: impl IntoIterator<Item = (&'a str, &'a str)>, now: UnixMicros) {
+    /// Takes how everything stands; what is not named any more is forgotten. Until the fleet has had
+    /// time to come back after a start (`settled`), nothing that was known gets worse.
+    pub fn stand<'a>(
+        &mut self,
+        all: impl IntoIterator<Item = (&'a str, State)>,
+        settled: bool,
+        now: UnixMicros,
+    ) {
         let mut standings = BTreeMap::new();
         for (name, state) in all.into_iter().take(STANDINGS_MAX) {
-            let since = self.since(name, state).unwrap_or(now);
-            // After a clock that went back nothing stands since the future.
-            let standing = Standing { state: state.to_owned(), since: since.min(now) };
-            standings.insert(name.to_owned(), standing);
+            let known = self.standings.get(name).filter(|known| {
+                let silent = matches!(state, State::Critical | State::Unknown);
+                known.state == state || (!settled && silent && known.state != State::Unknown)
+            });
+            let fresh = Standing { state, since: now };
+            let kept = known.map_or(fresh, |known| Standing { since: known.since.min(now), ..*known });
+            standings.insert(name.to_owned(), kept);
         }
         self.standings = standings;
     }
@@ -286,14 +297,27 @@ mod tests {
     #[test]
     fn what_stands_as_it_did_stands_since_then() {
         let mut trend = Trend::default();
-        trend.stand([("a", "ok"), ("b", "ok")], after(10));
-        trend.stand([("a", "ok"), ("b", "critical")], after(20));
-        assert_eq!(trend.since("a", "ok"), Some(after(10)));
-        assert_eq!(trend.since("b", "critical"), Some(after(20)));
-        assert_eq!(trend.since("b", "ok"), None);
-        trend.stand([("b", "critical")], after(5));
-        assert_eq!(trend.since("b", "critical"), Some(after(5)), "the clock went back");
-        assert_eq!(trend.since("a", "ok"), None, "it is gone");
+        trend.stand([("a", State::Ok), ("b", State::Ok)], true, after(10));
+        trend.stand([("a", State::Ok), ("b", State::Critical)], true, after(20));
+        assert_eq!(trend.since("a", State::Ok), Some(after(10)));
+        assert_eq!(trend.since("b", State::Critical), Some(after(20)));
+        assert_eq!(trend.since("b", State::Ok), None);
+        trend.stand([("b", State::Critical)], true, after(5));
+        assert_eq!(trend.since("b", State::Critical), Some(after(5)), "the clock went back");
+        assert_eq!(trend.since("a", State::Ok), None, "it is gone");
+    }
+
+    #[test]
+    fn a_fleet_that_comes_back_after_a_start_stands_as_before() {
+        let mut trend = Trend::default();
+        trend.stand([("a", State::Ok), ("b", State::Unknown)], true, after(10));
+        trend.stand([("a", State::Critical), ("b", State::Ok)], false, after(20));
+        assert_eq!(trend.since("a", State::Critical), None, "it may only not have come back yet");
+        assert_eq!(trend.since("b", State::Ok), Some(after(20)));
+        trend.stand([("a", State::Ok)], false, after(21));
+        assert_eq!(trend.since("a", State::Ok), Some(after(10)));
+        trend.stand([("a", State::Critical)], true, after(40));
+        assert_eq!(trend.since("a", State::Critical), Some(after(40)));
     }
 
     #[test]
@@ -301,7 +325,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Trend::open(dir.path()), Opened::Trend(Trend::default()));
         let mut trend = fed(&[(0, 4.0), (61, 0.1)]);
-        trend.stand([("pyannote #1", "ok")], after(62));
+        trend.stand([("pyannote #1", State::Ok)], true, after(62));
         trend.clone().save(dir.path()).unwrap();
         trend.version = TREND_VERSION;
         assert_eq!(Trend::open(dir.path()), Opened::Trend(trend));
@@ -315,7 +339,7 @@ mod tests {
     fn golden_text_of_version_1_stays() {
         let text = br#"{"version":1,"begins":1764774000000000,"ends":1764860400000000,"figures":{"sessions":{"minutes":[[0,4.0,6.0,8.0,2]],"peak":{"value":8.0,"at":1764774030000000}}},"standings":{"s":{"state":"ok","since":1764774000000000}}}"#;
         let mut trend = fed(&[(0, 4.0), (30, 8.0)]);
-        trend.stand([("s", "ok")], MIDNIGHT);
+        trend.stand([("s", State::Ok)], true, MIDNIGHT);
         trend.version = TREND_VERSION;
         assert_eq!(serde_json::to_vec(&trend).unwrap(), text);
         assert_eq!(Trend::parse(text), Ok(trend));

@@ -261,13 +261,9 @@ texts! {
     Last15Minutes: "直近15分", "Last 15 minutes";
     AllNodes: "全ノード", "All nodes";
     AndMore: "他 {} 件", "{} more";
-    Mean: "平均", "mean";
     Least: "最小", "least";
     Largest: "最大", "largest";
-    Estimate: "推定", "estimated";
-    ShowsNode: "ノードを表示", "Show node";
     UnknownNode: "そのようなノードはありません", "No such node";
-    Zone: "タイムゾーン", "Time zone";
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use tracing::{error, warn};
 
 use super::parts::{self, Parts};
 use super::words::Words;
-use super::{Page, render};
+use super::{BUILD, Page, render};
 use crate::computed;
 use crate::config::Config;
 use crate::desk::Desk;
@@ -156,6 +156,7 @@ struct Reader {
 #[derive(Serialize)]
 struct Update<'a> {
     view: String,
+    build: &'static str,
     at_ms: i64,
     updated: &'a str,
     parts: BTreeMap<&'static str, &'a str>,
@@ -199,13 +200,17 @@ impl Pages {
 
     /// Builds the document and what else `read` makes of the same state.
     pub async fn look<T>(&self, lang: Lang, read: impl FnOnce(&Sources<'_>, View) -> T) -> T {
+        self.sources(lang, |sources| read(sources, view::of(sources))).await
+    }
+
+    async fn sources<T>(&self, lang: Lang, read: impl FnOnce(&Sources<'_>) -> T) -> T {
         let Inner { store, desk, config, zone, day, .. } = &*self.inner;
         let kept = desk.read(Clone::clone).await;
         let now = clock::now();
         store.read(|memory| {
             let sending = computed::sending(memory, config.nodes.timeout.0, now);
             let day = day.read().unwrap_or_else(PoisonError::into_inner);
-            let sources = Sources {
+            read(&Sources {
                 memory,
                 kept: &kept,
                 trend: &day.trend,
@@ -216,9 +221,7 @@ impl Pages {
                 zone,
                 lang,
                 now,
-            };
-            let view = view::of(&sources);
-            read(&sources, view)
+            })
         })
     }
 
@@ -252,7 +255,7 @@ impl Pages {
             let sent = readers.sent.entry(page.clone()).or_default();
             if !sent.is_empty() {
                 let parts = sent.iter().map(|(name, html)| (*name, html.as_str())).collect();
-                let whole = Update { view: page.name(), at_ms: 0, updated: "", parts };
+                let whole = Update { view: page.name(), build: BUILD, at_ms: 0, updated: "", parts };
                 drop(messages.try_send((number, text(&whole))));
             }
         }
@@ -298,20 +301,14 @@ impl Pages {
     }
 
     async fn feed(&self, settled: bool) {
-        let lang = self.inner.config.display.lang;
-        let (figures, tiles, now) = self
-            .look(lang, |sources, view| {
-                let tiles = view.panels.services.tiles;
-                let standing: Vec<(String, &'static str)> =
-                    tiles.iter().map(|tile| (tile.key(), tile.state.word())).collect();
-                (Figures::of(sources.memory, sources.sending, sources.now), standing, sources.now)
-            })
-            .await;
+        let read = |sources: &Sources<'_>| {
+            let figures = Figures::of(sources.memory, sources.sending, sources.now);
+            (figures, view::standing(sources), sources.now)
+        };
+        let (figures, standing, now) = self.sources(self.inner.config.display.lang, read).await;
         let mut day = self.inner.day.write().unwrap_or_else(PoisonError::into_inner);
         day.trend.step(figures.samples(), now, &self.inner.zone);
-        if settled {
-            day.trend.stand(tiles.iter().map(|(name, state)| (name.as_str(), *state)), now);
-        }
+        day.trend.stand(standing.iter().map(|(name, state)| (name.as_str(), *state)), settled, now);
     }
 
     /// The pages that have a reader.
@@ -353,6 +350,7 @@ impl Pages {
             let parts = page.parts.iter().filter(changed).map(|(name, html)| (*name, html.as_str()));
             let update = Update {
                 view: shown.name(),
+                build: BUILD,
                 at_ms: page.at_ms,
                 updated: &page.updated,
                 parts: parts.collect(),
@@ -372,7 +370,9 @@ impl Pages {
         }
     }
 
-    fn streams(&self) -> Streams {
+    /// What is known of the streams.
+    #[must_use]
+    pub fn streams(&self) -> Streams {
         let free = self.inner.places.available_permits();
         Streams {
             open: STREAMS_MAX.saturating_sub(free) as u64,
@@ -399,4 +399,83 @@ fn parts_of(sources: &Sources<'_>, view: &View, page: &Page) -> Option<Parts> {
 
 fn text(update: &Update<'_>) -> Arc<str> {
     serde_json::to_string(update).unwrap_or_default().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn pages(directory: &Path) -> Pages {
+        let text = "[identity]\nca = \"a\"\ncertificate = \"b\"\nkey = \"c\"\n";
+        let mut config = crate::config::parse(Path::new("aggregator.toml"), text).unwrap();
+        config.store.directory = directory.to_owned();
+        let store = Store::start(&config.store, &[], clock::now()).unwrap();
+        let desk = Desk::open(directory).unwrap();
+        Pages::open(store, desk, Arc::new(config), Zone::named("Asia/Tokyo").unwrap())
+    }
+
+    fn fleet() -> Shown {
+        Shown::new(Lang::Ja, Page::Fleet)
+    }
+
+    /// One look, with this as the only part.
+    fn tell(pages: &Pages, html: String) {
+        let rendered = Rendered { at_ms: 1, updated: String::new(), parts: vec![("head", html)] };
+        pages.tell(BTreeMap::from([(fleet(), rendered)]));
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_cut_and_counted_and_nobody_waits_for_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let pages = pages(directory.path());
+        let mut slow = pages.subscribe(BTreeSet::from([fleet()])).unwrap();
+        let mut quick = pages.subscribe(BTreeSet::from([fleet()])).unwrap();
+        for number in 0..2 * MESSAGES_WAITING_MAX {
+            tell(&pages, number.to_string());
+            assert!(quick.messages.recv().await.is_some());
+        }
+        assert_eq!(pages.streams(), Streams { open: 2, cut: 1, refused: 0 });
+        let mut held = 0;
+        while slow.messages.recv().await.is_some() {
+            held += 1;
+        }
+        assert_eq!(held, MESSAGES_WAITING_MAX, "what was put in order for it is there, then it ends");
+        drop(slow);
+        assert_eq!(pages.streams().open, 1);
+    }
+
+    #[tokio::test]
+    async fn a_reader_gets_what_is_there_and_then_only_what_changed() {
+        let directory = tempfile::tempdir().unwrap();
+        let pages = pages(directory.path());
+        let mut first = pages.subscribe(BTreeSet::from([fleet()])).unwrap();
+        tell(&pages, "a".into());
+        let mut second = pages.subscribe(BTreeSet::from([fleet()])).unwrap();
+        tell(&pages, "a".into());
+        let said = |reading: &mut Reading| reading.messages.try_recv().map(|(_, text)| text.contains("head"));
+        assert_eq!([said(&mut first), said(&mut first)], [Ok(true), Ok(false)]);
+        assert_eq!([said(&mut second), said(&mut second)], [Ok(true), Ok(false)]);
+        drop((first, second));
+        assert!(pages.wanted().is_empty(), "nothing is rendered for nobody");
+        assert!(pages.readers().sent.is_empty());
+    }
+
+    #[tokio::test]
+    async fn pages_that_streams_carry_are_bounded() {
+        let directory = tempfile::tempdir().unwrap();
+        let pages = pages(directory.path());
+        let page = |name: String| Shown::new(Lang::En, Page::of(&format!("node/{name}")).unwrap());
+        let mut held = Vec::new();
+        for stream in 0..PAGES_MAX / STREAM_PAGES_MAX {
+            let own = (0..STREAM_PAGES_MAX).map(|tab| page(format!("n{stream}-{tab}")));
+            held.push(pages.subscribe(own.collect()).unwrap());
+        }
+        assert!(pages.subscribe(BTreeSet::from([fleet()])).is_none());
+        assert!(
+            pages.subscribe(BTreeSet::from([page("n0-0".into())])).is_some(),
+            "one that is rendered anyway"
+        );
+        assert_eq!(pages.streams().refused, 1);
+    }
 }

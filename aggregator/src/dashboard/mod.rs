@@ -16,6 +16,7 @@ use diarwatch_shared::node::NodeId;
 use diarwatch_shared::texts::{Lang, Text};
 
 use crate::view::View;
+use crate::view::state::State;
 use parts::Parts;
 use words::Words;
 
@@ -61,6 +62,9 @@ impl Page {
     }
 }
 
+/// What a page and its stream have to agree on.
+pub const BUILD: &str = concat!(env!("CARGO_PKG_VERSION"), " ", env!("DIARWATCH_PAGE"));
+
 /// A panel of a page: its name, heading, parts, and whether it takes the whole width.
 struct Panel {
     name: &'static str,
@@ -88,8 +92,8 @@ const FLEET: [Panel; 8] = [
 const NODE: [Panel; 7] = [
     panel("node", Text::State, true, &["node"]),
     panel("node-gpus", Text::Gpu, true, &["node-gpus"]),
-    panel("node-workers", Text::Worker, false, &["node-workers"]),
-    panel("node-queues", Text::Queue, false, &["node-queues"]),
+    panel("node-workers", Text::Worker, true, &["node-workers"]),
+    panel("node-queues", Text::Queue, true, &["node-queues"]),
     panel("node-charts", Text::Last15Minutes, true, &["node-charts"]),
     panel("node-alerts", Text::RecentAlerts, true, &["node-alerts"]),
     panel("node-events", Text::Events, true, &["node-events"]),
@@ -127,12 +131,29 @@ struct NodePage<'a> {
 }
 
 impl FleetPage<'_> {
+    fn build(&self) -> &'static str {
+        BUILD
+    }
+
+    fn state(&self) -> State {
+        self.view.state
+    }
+
     fn part(&self, name: &str) -> &str {
         part(self.parts, name)
     }
 }
 
 impl NodePage<'_> {
+    fn build(&self) -> &'static str {
+        BUILD
+    }
+
+    fn state(&self) -> State {
+        let node = self.view.nodes.iter().find(|node| node.node == self.name);
+        node.map_or(State::Unknown, |node| node.state)
+    }
+
     fn part(&self, name: &str) -> &str {
         part(self.parts, name)
     }

@@ -19,6 +19,19 @@ fn rules(texts: &[&str]) -> RuleSet {
     RuleSet::new(groups)
 }
 
+#[test]
+fn every_shipped_alert_speaks_both_languages() {
+    let rules = rules(&[]);
+    for alert in rules.alerts() {
+        for name in ["summary", "description"] {
+            for name in [name.to_owned(), format!("{name}_en")] {
+                assert!(alert.annotations.contains_key(&name), "{} has no {name}", alert.name);
+            }
+        }
+    }
+    assert!(rules.alerts().count() > 0);
+}
+
 /// Native names in a state in which every rule of the requirements fires.
 fn everything_is_wrong() -> Memory {
     Memory::of(&[

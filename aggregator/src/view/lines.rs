@@ -1,6 +1,8 @@
 //! Recent alerts as lines: every firing, every recovery, and what happened to a worker without ever
 //! becoming an alert (its node could not be heard meanwhile). Newest first. Pure and bounded.
 
+use std::collections::BTreeMap;
+
 use diarwatch_shared::clock::UnixMicros;
 use diarwatch_shared::event::What;
 use diarwatch_shared::node::NodeId;
@@ -32,6 +34,8 @@ pub struct Line {
     pub shape: &'static str,
     /// Word of its level.
     pub level: &'static str,
+    /// The same as `state`; programs know it by this name.
+    pub class: &'static str,
     /// Whether the alert is firing still.
     pub firing: bool,
     /// What happened.
@@ -42,24 +46,42 @@ pub struct Line {
     pub action: Option<String>,
 }
 
-/// The newest lines.
+/// The newest lines. Candidates are put in order by their time alone, since there may be thousands.
 pub(super) fn lines(of: &Sources<'_>) -> Vec<Line> {
     let told = |alert: &&Alert| alert.phase != Phase::Pending;
     let alerts: Vec<&Alert> = of.kept.alerts.active().chain(of.kept.alerts.resolved()).filter(told).collect();
-    let mut lines = Vec::new();
+    let mut moments: Vec<(UnixMicros, bool, &Alert)> = Vec::new();
     for alert in &alerts {
-        if let Some(at) = alert.fired_at {
-            let fired = Alert { phase: Phase::Firing, ..(*alert).clone() };
-            lines.push(of_alert(of, &fired, at, alert.phase == Phase::Firing));
-        }
-        if let Some(at) = alert.resolved_at {
-            lines.push(of_alert(of, alert, at, false));
-        }
+        moments.extend(alert.fired_at.map(|at| (at, false, *alert)));
+        moments.extend(alert.resolved_at.map(|at| (at, true, *alert)));
     }
-    lines.extend(of.memory.events.iter().filter_map(|stored| of_event(of, stored, &alerts)));
+    moments.sort_by_key(|(at, ..)| std::cmp::Reverse(*at));
+    let newest = moments.into_iter().take(LINES_MAX).map(|(at, is_end, alert)| {
+        if is_end {
+            return of_alert(of, alert, at, false);
+        }
+        let fired = Alert { phase: Phase::Firing, ..alert.clone() };
+        of_alert(of, &fired, at, alert.phase == Phase::Firing)
+    });
+    let stories = stories(&alerts);
+    let events = of.memory.events.iter().rev().filter_map(|stored| of_event(of, stored, &stories));
+    let mut lines: Vec<Line> = newest.chain(events.take(LINES_MAX)).collect();
     lines.sort_by_key(|line| std::cmp::Reverse(line.at_ms));
     lines.truncate(LINES_MAX);
     lines
+}
+
+/// By node and worker: from when to when its alerts tell what happened to it.
+type Stories<'a> = BTreeMap<(&'a str, &'a str), Vec<(u64, u64)>>;
+
+fn stories<'a>(alerts: &[&'a Alert]) -> Stories<'a> {
+    let mut stories = Stories::new();
+    for alert in alerts.iter().filter(|alert| !alert.label("worker").is_empty()) {
+        let begins = alert.active_since.0.saturating_sub(OF_ALERT_US);
+        let ends = alert.resolved_at.map_or(u64::MAX, |end| end.0.saturating_add(OF_ALERT_US));
+        stories.entry((alert.label("node"), alert.label("worker"))).or_default().push((begins, ends));
+    }
+    stories
 }
 
 fn of_alert(of: &Sources<'_>, alert: &Alert, at: UnixMicros, firing: bool) -> Line {
@@ -74,7 +96,7 @@ fn of_alert(of: &Sources<'_>, alert: &Alert, at: UnixMicros, firing: bool) -> Li
 }
 
 /// What happened to a worker, unless an alert tells it.
-fn of_event(of: &Sources<'_>, stored: &StoredEvent, alerts: &[&Alert]) -> Option<Line> {
+fn of_event(of: &Sources<'_>, stored: &StoredEvent, stories: &Stories<'_>) -> Option<Line> {
     let worker = stored.event.worker()?;
     let restart = of.text(Text::AutoRestart);
     let seconds = |millis: u64| std::time::Duration::from_millis(millis).as_secs_f64();
@@ -92,14 +114,8 @@ fn of_event(of: &Sources<'_>, stored: &StoredEvent, alerts: &[&Alert]) -> Option
         _ => return None,
     };
     let at = stored.event.at;
-    let told = |alert: &&Alert| {
-        let ends = alert.resolved_at.map_or(u64::MAX, |end| end.0.saturating_add(OF_ALERT_US));
-        alert.label("node") == stored.node.as_str()
-            && alert.label("worker") == worker.as_str()
-            && at.0 >= alert.active_since.0.saturating_sub(OF_ALERT_US)
-            && at.0 <= ends
-    };
-    if alerts.iter().any(told) {
+    let told = stories.get(&(stored.node.as_str(), worker.as_str()));
+    if told.into_iter().flatten().any(|(begins, ends)| (*begins..=*ends).contains(&at.0)) {
         return None;
     }
     let text = format!("{} {what}", service_of(of, &stored.node, worker.as_str()));
@@ -128,6 +144,7 @@ pub(super) fn line(
         state,
         shape: state.shape(),
         level: state.label(of.lang),
+        class: state.word(),
         firing,
         text,
         node: node.to_owned(),

@@ -139,6 +139,13 @@ pub fn of(sources: &Sources<'_>) -> View {
     }
 }
 
+/// How each tile stands, by its key: what the day remembers.
+#[must_use]
+pub fn standing(sources: &Sources<'_>) -> Vec<(String, State)> {
+    let tiles = services::panel(sources, &fleet::nodes(sources)).tiles;
+    tiles.iter().map(|tile| (tile.key(), tile.state)).collect()
+}
+
 /// One word for everything. What is not known is no trouble, unless nothing is known at all.
 fn worst(panels: &Panels, kept: &Kept) -> State {
     let firing = kept.alerts.active().filter(|alert| alert.phase == Phase::Firing);

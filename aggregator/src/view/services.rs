@@ -4,6 +4,8 @@
 //! reason why it is not well and since when. A name that is configured and of which nothing is known
 //! is there all the same: no data is a state of its own.
 
+use std::collections::BTreeMap;
+
 use diarwatch_shared::texts::Text;
 use serde::Serialize;
 
@@ -118,12 +120,13 @@ pub(super) fn panel(of: &Sources<'_>, nodes: &[Node]) -> Services {
     tiles.extend(all);
     let left_out = tiles.len().saturating_sub(TILES_MAX);
     tiles.truncate(TILES_MAX);
-    let mut names = std::collections::BTreeMap::<String, usize>::new();
+    let mut names = BTreeMap::<String, usize>::new();
     tiles.iter().for_each(|tile| *names.entry(tile.service.clone()).or_default() += 1);
+    let firing = Firing::of(of);
     for tile in &mut tiles {
         tile.shared_name = names.get(&tile.service).is_some_and(|count| *count > 1);
-        by_alerts(of, tile);
-        let since = of.trend.since(&tile.key(), tile.state.word()).unwrap_or(of.now);
+        firing.raise(of, tile);
+        let since = of.trend.since(&tile.key(), tile.state).unwrap_or(of.now);
         if tile.state != State::Unknown {
             tile.since_ms = Some(since.as_millis());
             tile.since = Some(of.zone.moment(since, of.now));
@@ -135,7 +138,7 @@ pub(super) fn panel(of: &Sources<'_>, nodes: &[Node]) -> Services {
 
 /// A service that agents look at. Several of them may; what one alone cannot reach is no outage.
 fn probes(of: &Sources<'_>) -> Vec<Tile> {
-    let mut found: std::collections::BTreeMap<&str, (Vec<&str>, Vec<&str>)> = Default::default();
+    let mut found: BTreeMap<&str, (Vec<&str>, Vec<&str>)> = BTreeMap::new();
     for (node, key, up) in newest(of.memory, of.sending, "service_up", of.now) {
         let (good, bad) = found.entry(label(key, "service")).or_default();
         if up > 0.0 { good.push(node) } else { bad.push(node) }
@@ -194,30 +197,43 @@ fn by_load(of: &Sources<'_>, tile: &mut Tile, gpu: &Gpu) {
     }
 }
 
-/// An alert about a tile's service, worker or node says more than the tile alone can see.
-fn by_alerts(of: &Sources<'_>, tile: &mut Tile) {
-    for alert in of.kept.alerts.active().filter(|alert| alert.phase == Phase::Firing) {
-        if !is_about(alert, tile) {
-            continue;
-        }
-        let summary = alert.summary(of.lang);
-        match State::from(Level::of(alert)) {
-            State::Critical => tile.raise(State::Critical, summary, Some(summary)),
-            _ => tile.raise(State::Warning, of.text(Text::HighLoad), Some(summary)),
-        }
-    }
+/// The alerts that fire, by the service or, where they name none, by the node they are about. There may
+/// be thousands of them.
+#[derive(Default)]
+struct Firing<'a> {
+    of_service: BTreeMap<&'a str, Vec<&'a Alert>>,
+    of_node: BTreeMap<&'a str, Vec<&'a Alert>>,
 }
 
-fn is_about(alert: &Alert, tile: &Tile) -> bool {
-    let node = tile.node.as_deref().unwrap_or_default();
-    let (service, of_node) = (alert.label("service"), alert.label("node"));
-    let here = of_node.is_empty() || of_node == node;
-    match tile.kind {
-        // An alert of a GPU or of the host is the node's; one of a service is that service's.
-        Kind::Node => {
-            service == tile.service || (service.is_empty() && !of_node.is_empty() && of_node == node)
+impl<'a> Firing<'a> {
+    fn of(of: &Sources<'a>) -> Self {
+        let mut firing = Self::default();
+        for alert in of.kept.alerts.active().filter(|alert| alert.phase == Phase::Firing) {
+            match (alert.label("service"), alert.label("node")) {
+                ("", node) => firing.of_node.entry(node).or_default().push(alert),
+                (service, _) => firing.of_service.entry(service).or_default().push(alert),
+            }
         }
-        Kind::Worker => service == tile.service && here,
-        Kind::Probe | Kind::Expected => service == tile.service,
+        firing
+    }
+
+    /// An alert about a tile's service, worker or node says more than the tile alone can see.
+    fn raise(&self, of: &Sources<'_>, tile: &mut Tile) {
+        let node = tile.node.clone().unwrap_or_default();
+        let here = |alert: &&&Alert| {
+            let of_node = alert.label("node");
+            tile.kind != Kind::Worker || of_node.is_empty() || of_node == node
+        };
+        let services = self.of_service.get(tile.service.as_str()).into_iter().flatten().filter(here);
+        // An alert of a GPU or of the host is the node's; one of a service is that service's.
+        let nodes = self.of_node.get(node.as_str()).filter(|_| tile.kind == Kind::Node);
+        let all: Vec<&Alert> = services.chain(nodes.into_iter().flatten()).copied().collect();
+        for alert in all {
+            let summary = alert.summary(of.lang);
+            match State::from(Level::of(alert)) {
+                State::Critical => tile.raise(State::Critical, summary, Some(summary)),
+                _ => tile.raise(State::Warning, of.text(Text::HighLoad), Some(summary)),
+            }
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! How something stands, and the lines of the requirements (10.1.1) that decide it. Pure.
 
 use diarwatch_shared::texts::{Lang, Text};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::notify::message::Level;
 
 /// How something stands; the worst is the largest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Nothing is wrong.
