@@ -383,7 +383,7 @@ mod tests {
                     .join("\n")
             })
             .collect();
-        assert!(tables.len() >= 6, "{tables:#?}");
+        assert!(tables.len() >= 10, "{tables:#?}");
         let queue = |table: &String| {
             let config = parse(Path::new("docs/agent.toml"), &format!("{LEAST}{table}"));
             config.map_err(|faults| format!("{table}\n{faults:?}")).unwrap().queues.remove(0)

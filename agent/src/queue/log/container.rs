@@ -175,19 +175,22 @@ impl Container {
         let Some(at) = Stamp::find(stamp).and_then(|stamp| stamp.instant(None)) else {
             return self.sink.line(line, Some(now), now);
         };
-        if at >= self.since && self.seen.is_new(at, text) {
+        if at >= self.since && self.seen.is_new(at, line) {
             self.sink.line(text, Some(at), now);
         }
     }
 }
 
-/// The newest lines, by time and a hash of their text.
+/// The newest lines, by time and a hash of what the engine sent, which has its nanoseconds.
 #[derive(Debug, Default)]
 struct Seen {
     lines: VecDeque<(UnixMicros, u64)>,
     newest: Option<UnixMicros>,
-    /// Lines are read that may have been seen before the break.
-    again: bool,
+    /// Lines from before a break that are to come once more. Each is passed over once: the worker may
+    /// have written the same text twice.
+    again: Vec<(UnixMicros, u64)>,
+    /// The newest line before the break.
+    broke: Option<UnixMicros>,
 }
 
 impl Seen {
@@ -197,17 +200,19 @@ impl Seen {
 
     /// The stream begins anew.
     fn again(&mut self) {
-        self.again = true;
+        self.again = self.lines.iter().copied().collect();
+        self.broke = self.newest;
     }
 
-    fn is_new(&mut self, at: UnixMicros, text: &str) -> bool {
+    fn is_new(&mut self, at: UnixMicros, line: &str) -> bool {
         let mut hasher = DefaultHasher::new();
-        text.hash(&mut hasher);
+        line.hash(&mut hasher);
         let line = (at, hasher.finish());
-        if self.again && self.newest.is_some_and(|newest| at > newest.plus(DISORDER)) {
-            self.again = false;
+        if self.broke.is_some_and(|broke| at > broke.plus(DISORDER)) {
+            self.again.clear();
         }
-        if self.again && self.lines.contains(&line) {
+        if let Some(place) = self.again.iter().position(|known| *known == line) {
+            self.again.swap_remove(place);
             return false;
         }
         self.newest = self.newest.max(Some(at));
@@ -216,5 +221,44 @@ impl Seen {
             self.lines.pop_front();
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_same_text_twice_is_two_lines_and_comes_again_as_two() {
+        let mut seen = Seen::default();
+        let at = UnixMicros(7);
+        assert!(seen.is_new(at, "upload accepted") && seen.is_new(at, "upload accepted"));
+        seen.again();
+        assert!(!seen.is_new(at, "upload accepted") && !seen.is_new(at, "upload accepted"));
+        assert!(seen.is_new(at, "upload accepted"), "a third one");
+    }
+
+    proptest! {
+        #[test]
+        fn wherever_the_stream_breaks_each_line_counts_once(
+            steps in prop::collection::vec((0_u64..4_000, "[ab]"), 0..60),
+            breaks in prop::collection::vec(0_usize..60, 0..6),
+        ) {
+            let mut at = UnixMicros(1_000_000);
+            let mut log = Vec::new();
+            for (step, text) in &steps {
+                at = UnixMicros(at.0 + step);
+                log.push((at, text.as_str()));
+            }
+            let (mut seen, mut counted) = (Seen::default(), 0);
+            for end in breaks.into_iter().map(|end| end.min(log.len())).chain([log.len()]) {
+                seen.again();
+                let since = seen.newest().map_or(UnixMicros(0), |newest| newest.minus(DISORDER));
+                let sent = log.iter().take(end).filter(|(at, _)| *at >= since);
+                counted += sent.filter(|(at, text)| seen.is_new(*at, text)).count();
+            }
+            prop_assert_eq!(counted, log.len());
+        }
     }
 }
