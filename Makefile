@@ -8,7 +8,7 @@ STEP  := .ci/step
 .DEFAULT_GOAL := help
 # Cargo uses all cores by itself; two cargos at once would only wait for one lock.
 .NOTPARALLEL:
-.PHONY: help build demo smoke test lint format clippy docs deny bench cli-bench rules-check clean-demo install
+.PHONY: help build demo smoke page-test page-screens test lint format clippy docs deny bench cli-bench rules-check clean-demo install
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,9 +23,15 @@ smoke: build ## Kills a worker and cuts the link for 5 s without a person; exits
 	@echo "==> smoke"
 	@$(BIN)/diarwatch-standins smoke
 
+page-test: build ## Checks the page in a headless Chromium: numbers, live, languages, keyboard, bytes
+	@cargo test --quiet --locked --package diarwatch --test page -- check
+
+page-screens: build ## Takes the pictures of the page that stand in docs/
+	@cargo test --quiet --locked --package diarwatch --test page -- screens docs
+
 test: install lint ## Installs what the tests need, then runs all of them: the one gate
 	@$(STEP) "tests" .ci/tests
-	@$(MAKE) --no-print-directory docs deny rules-check smoke
+	@$(MAKE) --no-print-directory docs deny rules-check smoke page-test
 
 lint: format clippy ## Checks the format and clippy
 

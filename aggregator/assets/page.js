@@ -59,7 +59,11 @@
     const age = performance.now() - (heard || startedAt), seconds = Math.round(age / 1000);
     const state = age > STALE_MS ? 'stale' : heard ? 'live' : 'off';
     const text = `${{ live: '●', stale: '■', off: '○' }[state]} ${live.dataset[state].replace('{}', seconds)}`;
-    if (live.dataset.state !== state) live.dataset.state = body.dataset.live = state;
+    if (live.dataset.state !== state) {
+      // Read aloud once: the lamp itself counts seconds.
+      if (body.dataset.live) document.getElementById('told').textContent = text;
+      live.dataset.state = body.dataset.live = state;
+    }
     if (live.textContent !== text) live.textContent = text;
     ago.textContent = heard ? `(${updated.dataset.ago.replace('{}', seconds)})` : '';
   }

@@ -33,21 +33,20 @@ use crate::{dashboard, metrics};
 pub struct Api {
     store: Store,
     desk: Desk,
-    config: Arc<Config>,
     pages: Pages,
 }
 
 impl Api {
     /// An API over the store, the desk and the pages.
     #[must_use]
-    pub fn new(store: Store, desk: Desk, config: Arc<Config>, pages: Pages) -> Self {
-        Self { store, desk, config, pages }
+    pub fn new(store: Store, desk: Desk, pages: Pages) -> Self {
+        Self { store, desk, pages }
     }
 
     /// Its routes.
     pub fn router(self) -> Router {
-        let door = middleware::from_fn_with_state(Arc::clone(&self.config), only_this_host);
-        let pages = stream::router(self.pages.clone(), self.config.display.lang);
+        let door = middleware::from_fn_with_state(Arc::clone(&self.pages.effect().config), only_this_host);
+        let pages = stream::router(self.pages.clone());
         let api = Router::new()
             .route("/api/v1/status", get(status))
             .route("/api/v1/query", get(query))
@@ -82,7 +81,7 @@ async fn only_this_host(State(config): State<Arc<Config>>, request: Request, nex
 }
 
 async fn status(State(api): State<Api>, Query(asked): Query<Asked>, headers: HeaderMap) -> Json<View> {
-    let lang = asked.lang(&headers, api.config.display.lang);
+    let lang = asked.lang(&headers, api.pages.effect().config.display.lang);
     Json(api.pages.look(lang, |_, view| view).await)
 }
 
@@ -117,12 +116,13 @@ async fn query(State(api): State<Api>, Query(asked): Query<InstantQuery>) -> Res
     };
     let now = clock::now();
     let (at, present) = asked.at(now);
-    let lookback = api.config.rules.lookback.0;
+    let effect = api.pages.effect();
+    let lookback = effect.config.rules.lookback.0;
     let value = api.store.read(|memory| {
         if !present {
             return eval::instant(&query, &memory.head, at.as_millis(), lookback);
         }
-        let sending = computed::sending(memory, api.config.nodes.timeout.0, now);
+        let sending = computed::sending(memory, effect.config.nodes.timeout.0, now);
         eval::instant(&query, &Live::new(memory, &sending, now), at.as_millis(), lookback)
     });
     let point = |value: f64| json!([at.as_secs_f64(), number(value)]);

@@ -113,8 +113,6 @@ pub async fn run(path: &Path, config: Config) -> Result<(), StartError> {
     if config.slack.is_none() {
         warn!("no [slack] is configured: alerts stand on the page only");
     }
-    let zone = in_effect.borrow().zone.clone();
-    let config = Arc::new(config);
 
     // intake -> store
     let endpoint = intake::bind(config.intake.listen, tls).map_err(StartError::Listen)?;
@@ -133,10 +131,10 @@ pub async fn run(path: &Path, config: Config) -> Result<(), StartError> {
     stages.spawn(named("store", async move { stored.ended().await }));
     // rules -> alerts -> notify
     stages.spawn(named("rules", engine::evaluate(store.clone(), desk.clone(), in_effect.clone())));
-    stages.spawn(named("notify", engine::notify(store.clone(), desk.clone(), in_effect)));
+    stages.spawn(named("notify", engine::notify(store.clone(), desk.clone(), in_effect.clone())));
     // api, dashboard
-    let pages = Pages::open(store.clone(), desk.clone(), Arc::clone(&config), zone);
-    let api = Api::new(store, desk, Arc::clone(&config), pages.clone()).router();
+    let pages = Pages::open(store.clone(), desk.clone(), in_effect);
+    let api = Api::new(store, desk, pages.clone()).router();
     stages.spawn(named("page", pages.clone().run()));
     stages.spawn(named("api", async move { axum::serve(Bounded::new(http), api).await }));
 

@@ -60,7 +60,7 @@ async fn the_page_shows_what_was_sent_and_says_what_is_not_known() {
     seen(&site).await;
     let (status, page) = site.get(&format!("/node/{NODE}?lang=ja")).await;
     assert_eq!(status, StatusCode::OK);
-    let row = between(&page, "0 NVIDIA RTX 4060</th>", "</tr>");
+    let row = between(&page, "0 <bdi>NVIDIA RTX 4060</bdi></th>", "</tr>");
     for value in ["92%", "6.0 / 8.0 GiB (75%)", "71 °C", "データなし"] {
         assert!(row.contains(&format!(">{value}</td>")), "{value} is not in {row}");
     }

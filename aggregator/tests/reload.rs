@@ -34,12 +34,15 @@ async fn new_rules_and_nodes_are_in_effect_after_a_reload_and_wrong_ones_are_not
     assert_eq!(site.firing().await, ["First/gpu-01"]);
 
     site.put("own.yaml", &rules("Second", "host_load1 > 6"));
-    site.configure(&format!("[rules]\nfiles = [{file}]\n[nodes]\nexpected = [\"gpu-09\"]"));
+    site.configure(&format!(
+        "[rules]\nfiles = [{file}]\n[nodes]\nexpected = [\"gpu-09\"]\n[page]\nservices = [\"Realtime\"]"
+    ));
     site.config();
     site.hangup();
     until_so("the second rule fires", async || site.firing().await == ["Second/gpu-01"]).await;
     until_so("the page says nothing more", async || !site.get("/?lang=en").await.1.contains("own.yaml:5:"))
         .await;
     assert_eq!(site.node("gpu-09").await["presence"], "never_seen");
+    assert!(site.get("/?lang=en").await.1.contains("Realtime"), "the page is the new configuration's");
     drop(agent);
 }

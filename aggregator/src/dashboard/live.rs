@@ -6,14 +6,15 @@
 //! day's file is said on the page.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
-use diarwatch_shared::clock::{self, Zone};
+use diarwatch_shared::clock;
 use diarwatch_shared::texts::Lang;
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, warn};
 
@@ -21,8 +22,8 @@ use super::parts::{self, Parts};
 use super::words::Words;
 use super::{BUILD, Page, render};
 use crate::computed;
-use crate::config::Config;
 use crate::desk::Desk;
+use crate::effect::InEffect;
 use crate::store::Store;
 use crate::trend::{Opened, Trend};
 use crate::view::figures::Figures;
@@ -121,8 +122,9 @@ pub struct Pages {
 struct Inner {
     store: Store,
     desk: Desk,
-    config: Arc<Config>,
-    zone: Zone,
+    effect: watch::Receiver<Arc<InEffect>>,
+    /// Where the day is kept.
+    directory: PathBuf,
     day: RwLock<Day>,
     readers: Mutex<Readers>,
     places: Arc<Semaphore>,
@@ -172,8 +174,9 @@ struct Rendered {
 impl Pages {
     /// The pages over store and desk; the day goes on where it was left.
     #[must_use]
-    pub fn open(store: Store, desk: Desk, config: Arc<Config>, zone: Zone) -> Self {
-        let day = match Trend::open(&config.store.directory) {
+    pub fn open(store: Store, desk: Desk, effect: watch::Receiver<Arc<InEffect>>) -> Self {
+        let directory = effect.borrow().config.store.directory.clone();
+        let day = match Trend::open(&directory) {
             Opened::Trend(trend) => Day { trend, ..Day::default() },
             Opened::Damaged(why) => {
                 warn!(why, "the page's day begins anew: its file cannot be read");
@@ -187,8 +190,8 @@ impl Pages {
         let inner = Inner {
             store,
             desk,
-            config,
-            zone,
+            effect,
+            directory,
             day: RwLock::new(day),
             readers: Mutex::default(),
             places: Arc::new(Semaphore::new(STREAMS_MAX)),
@@ -198,17 +201,24 @@ impl Pages {
         Self { inner: Arc::new(inner) }
     }
 
+    /// What of the configuration is in effect now.
+    #[must_use]
+    pub fn effect(&self) -> Arc<InEffect> {
+        Arc::clone(&self.inner.effect.borrow())
+    }
+
     /// Builds the document and what else `read` makes of the same state.
     pub async fn look<T>(&self, lang: Lang, read: impl FnOnce(&Sources<'_>, View) -> T) -> T {
         self.sources(lang, |sources| read(sources, view::of(sources))).await
     }
 
     async fn sources<T>(&self, lang: Lang, read: impl FnOnce(&Sources<'_>) -> T) -> T {
-        let Inner { store, desk, config, zone, day, .. } = &*self.inner;
+        let Inner { store, desk, day, .. } = &*self.inner;
+        let effect = self.effect();
         let kept = desk.read(Clone::clone).await;
         let now = clock::now();
         store.read(|memory| {
-            let sending = computed::sending(memory, config.nodes.timeout.0, now);
+            let sending = computed::sending(memory, effect.config.nodes.timeout.0, now);
             let day = day.read().unwrap_or_else(PoisonError::into_inner);
             read(&Sources {
                 memory,
@@ -216,9 +226,9 @@ impl Pages {
                 trend: &day.trend,
                 trend_problem: day.problem.as_deref(),
                 sending: &sending,
-                services: &config.page.services,
+                services: &effect.config.page.services,
                 streams: self.streams(),
-                zone,
+                zone: &effect.zone,
                 lang,
                 now,
             })
@@ -227,7 +237,8 @@ impl Pages {
 
     /// A page as HTML; none for a node that is not known.
     pub async fn html(&self, shown: &Shown) -> Option<String> {
-        let zone_name = &self.inner.config.display.zone;
+        let effect = self.effect();
+        let zone_name = &effect.config.display.zone;
         self.look(shown.lang(), |sources, view| {
             let parts = parts_of(sources, &view, &shown.page)?;
             Some(render(&shown.page, &view, &parts, zone_name, shown.lang()))
@@ -283,7 +294,7 @@ impl Pages {
 
     /// Writes the day.
     pub async fn save(&self) {
-        let directory = self.inner.config.store.directory.clone();
+        let directory = self.inner.directory.clone();
         let trend = {
             let day = self.inner.day.read().unwrap_or_else(PoisonError::into_inner);
             if day.untouchable {
@@ -305,9 +316,10 @@ impl Pages {
             let figures = Figures::of(sources.memory, sources.sending, sources.now);
             (figures, view::standing(sources), sources.now)
         };
-        let (figures, standing, now) = self.sources(self.inner.config.display.lang, read).await;
+        let effect = self.effect();
+        let (figures, standing, now) = self.sources(effect.config.display.lang, read).await;
         let mut day = self.inner.day.write().unwrap_or_else(PoisonError::into_inner);
-        day.trend.step(figures.samples(), now, &self.inner.zone);
+        day.trend.step(figures.samples(), now, &effect.zone);
         day.trend.stand(standing.iter().map(|(name, state)| (name.as_str(), *state)), settled, now);
     }
 
@@ -412,7 +424,8 @@ mod tests {
         config.store.directory = directory.to_owned();
         let store = Store::start(&config.store, &[], clock::now()).unwrap();
         let desk = Desk::open(directory).unwrap();
-        Pages::open(store, desk, Arc::new(config), Zone::named("Asia/Tokyo").unwrap())
+        let effect = InEffect::of(config).unwrap();
+        Pages::open(store, desk, watch::channel(Arc::new(effect)).1)
     }
 
     fn fleet() -> Shown {

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -60,19 +61,18 @@ impl Asked {
 }
 
 /// The pages, their assets and their stream.
-pub fn router(pages: Pages, default: Lang) -> Router {
+pub fn router(pages: Pages) -> Router {
     Router::new()
         .route("/", get(fleet))
         .route("/node/{name}", get(node))
         .route("/assets/{name}", get(asset))
         .route("/api/v1/stream", get(stream))
-        .with_state(Site { pages, default })
+        .with_state(Site { pages })
 }
 
 #[derive(Clone)]
 struct Site {
     pages: Pages,
-    default: Lang,
 }
 
 async fn fleet(State(site): State<Site>, Query(asked): Query<Asked>, headers: HeaderMap) -> Response {
@@ -87,13 +87,18 @@ async fn node(
 ) -> Response {
     match Page::of(&format!("node/{name}")) {
         Some(page) => site.page(page, &asked, &headers).await,
-        None => no_such_node(asked.lang(&headers, site.default)),
+        None => no_such_node(asked.lang(&headers, site.lang())),
     }
 }
 
 impl Site {
+    /// For who asks for none and whose browser prefers none of ours.
+    fn lang(&self) -> Lang {
+        self.pages.effect().config.display.lang
+    }
+
     async fn page(&self, page: Page, asked: &Asked, headers: &HeaderMap) -> Response {
-        let lang = asked.lang(headers, self.default);
+        let lang = asked.lang(headers, self.lang());
         match self.pages.html(&Shown::new(lang, page)).await {
             Some(html) => packed(html, headers),
             None => no_such_node(lang),
@@ -157,7 +162,7 @@ fn takes_gzip(headers: &HeaderMap) -> bool {
 }
 
 async fn stream(State(site): State<Site>, Query(asked): Query<Asked>, headers: HeaderMap) -> Response {
-    let Some(pages) = asked.pages(&headers, site.default) else {
+    let Some(pages) = asked.pages(&headers, site.lang()) else {
         let text = "views is a list such as ja/fleet,en/node/gpu-01\n";
         return (StatusCode::BAD_REQUEST, text).into_response();
     };
@@ -173,7 +178,49 @@ async fn stream(State(site): State<Site>, Query(asked): Query<Asked>, headers: H
     let alive = KeepAlive::new().interval(KEEP_ALIVE).text("alive");
     let mut response = Sse::new(Events { reading, begun: false }).keep_alive(alive).into_response();
     response.headers_mut().extend(fixed);
-    response
+    if takes_gzip(&headers) { packed_stream(response) } else { response }
+}
+
+/// The same stream, packed: its first message is the whole page, and every one repeats its words.
+fn packed_stream(response: Response) -> Response {
+    let (mut head, body) = response.into_parts();
+    head.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    head.headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    Response::from_parts(
+        head,
+        Body::from_stream(Packed { plain: body.into_data_stream(), packer: Packer::new() }),
+    )
+}
+
+/// A stream's pieces, packed.
+struct Packed {
+    plain: BodyDataStream,
+    packer: Packer,
+}
+
+impl Stream for Packed {
+    type Item = Result<Vec<u8>, axum::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let piece = ready!(Pin::new(&mut self.plain).poll_next(context));
+        let pack = |bytes: Bytes| self.packer.pack(&bytes).map_err(axum::Error::new);
+        Poll::Ready(piece.map(|piece| piece.and_then(pack)))
+    }
+}
+
+/// Packs piece by piece; each can be unpacked as soon as it is there.
+struct Packer(GzEncoder<Vec<u8>>);
+
+impl Packer {
+    fn new() -> Self {
+        Self(GzEncoder::new(Vec::new(), Compression::new(6)))
+    }
+
+    fn pack(&mut self, piece: &[u8]) -> std::io::Result<Vec<u8>> {
+        self.0.write_all(piece)?;
+        self.0.flush()?;
+        Ok(std::mem::take(self.0.get_mut()))
+    }
 }
 
 /// A reader's messages as events.
@@ -210,6 +257,19 @@ mod tests {
         assert!(accepts("gzip, deflate, br") && accepts("br;q=1.0, GZIP;q=0.5") && accepts("*"));
         assert!(!accepts("") && !accepts("br") && !accepts("gzip;q=0") && !accepts("gzip;q=0, *"));
         assert!(!takes_gzip(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn each_piece_of_a_packed_stream_can_be_read_as_soon_as_it_is_there() {
+        let (mut packer, mut unpacked) = (Packer::new(), flate2::write::GzDecoder::new(Vec::new()));
+        let page = "<li data-state=\"ok\">● 正常</li>".repeat(200);
+        for (number, piece) in [(1, "retry: 2000\n\n"), (2, page.as_str()), (3, page.as_str())] {
+            let packed = packer.pack(piece.as_bytes()).unwrap();
+            unpacked.write_all(&packed).unwrap();
+            unpacked.flush().unwrap();
+            assert!(unpacked.get_ref().ends_with(piece.as_bytes()), "piece {number}");
+            assert!(packed.len() < 200, "piece {number}: {} bytes", packed.len());
+        }
     }
 
     #[test]
