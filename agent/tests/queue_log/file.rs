@@ -56,9 +56,9 @@ fn a_file_that_is_copied_and_truncated_is_read_from_its_begin() {
     for (times, waiting) in [(0, 3.0), (20, 4.0), (40, 5.0)] {
         std::fs::copy(&path, node.path("worker.log.1")).unwrap();
         file.set_len(0).unwrap();
-        // Once shorter than before, and then longer at once.
+        // Once shorter than before, and then longer at once: its first line is where the old file was read.
         let noise = "GET /health 200\n".repeat(times);
-        writeln!(file, "{noise}upload accepted").unwrap();
+        writeln!(file, "upload accepted\n{noise}").unwrap();
         until_counts(&agent, "diarization", waiting, 0.0);
     }
 }
