@@ -2,6 +2,7 @@
 //! `observe`; of the past it holds the last minute and the newest events.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use diarwatch_shared::clock::UnixMicros;
 use diarwatch_shared::node::{Epoch, NodeId};
@@ -96,6 +97,34 @@ pub struct Link {
     pub round_trip_ms: Option<f64>,
     /// Connections made by this run.
     pub connections: u64,
+    /// How far the aggregator's clock is ahead of this node's, in milliseconds; negative when it is
+    /// behind. None before the first answer of an aggregator.
+    pub clock_offset_ms: Option<f64>,
+}
+
+/// The aggregator's clock, heard once and reckoned on from there with the clock that never steps: when
+/// this node's wall clock is set, the offset follows.
+#[derive(Clone, Copy, Debug)]
+pub struct FarClock {
+    theirs: UnixMicros,
+    heard: Duration,
+}
+
+impl FarClock {
+    /// It said `theirs` to a question of `asked`, whose answer came at `heard`, both by
+    /// [`clock::uptime`](diarwatch_shared::clock::uptime).
+    #[must_use]
+    pub fn heard(theirs: UnixMicros, asked: Duration, heard: Duration) -> Self {
+        Self { theirs: theirs.plus(heard.saturating_sub(asked) / 2), heard }
+    }
+
+    /// Milliseconds that it is ahead of this node's `now`.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "microseconds of this century fit 53 bits")]
+    pub fn ahead_ms(self, now: UnixMicros, uptime: Duration) -> f64 {
+        let theirs = self.theirs.plus(uptime.saturating_sub(self.heard));
+        (theirs.0 as f64 - now.0 as f64) / 1e3
+    }
 }
 
 /// The spool.
@@ -196,5 +225,23 @@ impl Snapshot {
             Some(known) => *known = status,
             None => self.workers.push(status),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_offset_of_a_clock_leaves_the_way_out_and_follows_a_clock_that_is_set() {
+        let ms = Duration::from_millis;
+        let at = |ms: u64| UnixMicros(ms * 1_000);
+        // Asked at 100 ms, answered at 140 ms: the answer was given 20 ms before.
+        let far = FarClock::heard(at(5_120), ms(100), ms(140));
+        assert!((far.ahead_ms(at(5_140), ms(140)) - 0.0).abs() < 1e-9);
+        assert!((far.ahead_ms(at(3_140), ms(140)) - 2_000.0).abs() < 1e-9);
+        // A minute later, after this node's clock was set back by ten seconds.
+        assert!((far.ahead_ms(at(55_140), ms(60_140)) - 10_000.0).abs() < 1e-9);
+        assert!((far.ahead_ms(at(66_140), ms(60_140)) + 1_000.0).abs() < 1e-9);
     }
 }

@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::board::Board;
+use crate::board::{Board, FarClock};
 use crate::spool::{Handle, Item};
 
 /// Between tries of the endpoints.
@@ -38,6 +38,8 @@ const RECONNECT: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_s
 const HELD: Duration = Duration::from_secs(10);
 /// For a connection to stand and the aggregator to answer the hello.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For an aggregator that refuses to say so.
+const REFUSAL_WAIT: Duration = Duration::from_millis(300);
 /// A link that is silent for this long is given up.
 const IDLE_TIMEOUT_MS: u32 = 15_000;
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
@@ -107,6 +109,19 @@ pub async fn run(uplink: Uplink) -> Result<(), String> {
     }
 }
 
+/// One handshake and nothing behind it, for `diarwatch doctor`. Ask while the agent has no connection:
+/// the aggregator takes one of a node.
+///
+/// # Errors
+/// Why the aggregator cannot be reached or refuses, in the words of the link's own problem.
+pub async fn knock(endpoint: &str, tls: &rustls::ClientConfig) -> Result<(), String> {
+    let (connection, _control) =
+        reach(endpoint, client_config(tls)?).await.map_err(|error| error.to_string())?;
+    // In TLS 1.3 a refused certificate is told after the handshake.
+    let refusal = timeout(REFUSAL_WAIT, connection.closed()).await;
+    refusal.map_or(Ok(()), |error| Err(LinkError::Lost(error.to_string()).to_string()))
+}
+
 fn client_config(tls: &rustls::ClientConfig) -> Result<quinn::ClientConfig, String> {
     let crypto = QuicClientConfig::try_from(tls.clone()).map_err(|error| error.to_string())?;
     let mut transport = TransportConfig::default();
@@ -167,7 +182,7 @@ async fn converse(
     connection: &Connection,
     (mut say, mut hear): (SendStream, RecvStream),
 ) -> Result<Infallible, LinkError> {
-    let durable = timeout(CONNECT_TIMEOUT, greet(uplink, &mut say, &mut hear))
+    let (durable, far) = timeout(CONNECT_TIMEOUT, greet(uplink, &mut say, &mut hear))
         .await
         .map_err(|_| LinkError::Lost("the aggregator does not answer the hello".into()))??;
     trim(uplink, &durable).await;
@@ -181,7 +196,7 @@ async fn converse(
     let live = Lane::open(uplink, connection).await?;
     let backlog = Lane::open(uplink, connection).await?;
     tokio::select! {
-        ended = acks(uplink, &mut hear, connection) => ended,
+        ended = acks(uplink, &mut hear, connection, far) => ended,
         ended = send_live(live, live_from) => ended,
         ended = send_backlog(backlog, live_from, &durable) => ended,
     }
@@ -201,12 +216,17 @@ async fn connect(
     Ok((connection, control))
 }
 
-/// Hello and welcome; gives what the aggregator already has.
+fn tell_offset(uplink: &Uplink, far: FarClock) {
+    let ahead = far.ahead_ms(clock::now(), clock::uptime());
+    uplink.board.update(|board| board.link.clock_offset_ms = Some(ahead));
+}
+
+/// Hello and welcome; gives what the aggregator already has, and its clock.
 async fn greet(
     uplink: &Uplink,
     say: &mut SendStream,
     hear: &mut RecvStream,
-) -> Result<Vec<Durable>, LinkError> {
+) -> Result<(Vec<Durable>, FarClock), LinkError> {
     let mut epochs = uplink.spool.run(|spool| Ok(spool.epochs())).await?;
     let surplus = epochs.len().saturating_sub(EPOCHS_MAX);
     epochs.drain(..surplus);
@@ -217,9 +237,14 @@ async fn greet(
         clock: clock::now(),
     };
     let body = serde_json::to_vec(&hello).map_err(|error| lost(&error))?;
+    let asked = clock::uptime();
     record::write(say, Kind::Control, &body).await.map_err(|error| lost(&error))?;
     match hear_one(hear).await? {
-        FromAggregator::Welcome { durable, .. } => Ok(durable),
+        FromAggregator::Welcome { durable, clock, .. } => {
+            let far = FarClock::heard(clock, asked, clock::uptime());
+            tell_offset(uplink, far);
+            Ok((durable, far))
+        }
         FromAggregator::Refused { reason } => Err(LinkError::Refused(reason)),
         FromAggregator::Ack { .. } => Err(LinkError::Lost("ack before the welcome".into())),
     }
@@ -238,6 +263,7 @@ async fn acks(
     uplink: &Uplink,
     hear: &mut RecvStream,
     connection: &Connection,
+    far: FarClock,
 ) -> Result<Infallible, LinkError> {
     loop {
         match hear_one(hear).await? {
@@ -247,6 +273,7 @@ async fn acks(
         }
         let round_trip = connection.rtt().as_secs_f64() * 1e3;
         uplink.board.update(|board| board.link.round_trip_ms = Some(round_trip));
+        tell_offset(uplink, far);
     }
 }
 

@@ -54,6 +54,13 @@ impl UnixMicros {
     }
 }
 
+/// The instant of a `Date` header of HTTP, such as `Thu, 04 Dec 2025 05:32:15 GMT`; in whole seconds.
+#[must_use]
+pub fn http_date(text: &str) -> Option<UnixMicros> {
+    let at = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.trim()).ok()?;
+    u64::try_from(at.as_microsecond()).ok().map(UnixMicros)
+}
+
 /// The wall clock.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "the one reader of the wall clock")]
@@ -188,6 +195,13 @@ mod tests {
         let at = UnixMicros(1_764_826_335_123_000);
         assert_eq!(UnixMicros::from_rfc3339(&at.to_string()), Some(at));
         assert_eq!(UnixMicros::from_rfc3339("yesterday"), None);
+    }
+
+    #[test]
+    fn a_date_of_http_is_read() {
+        let at = UnixMicros(1_764_826_335_000_000);
+        assert_eq!(http_date(" Thu, 04 Dec 2025 05:32:15 GMT"), Some(at));
+        assert_eq!(http_date("yesterday"), None);
     }
 
     #[test]

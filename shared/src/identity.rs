@@ -12,7 +12,7 @@ use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
 
 use crate::clock::UnixMicros;
 use crate::node::NodeId;
@@ -82,11 +82,7 @@ impl Identity {
     /// As said.
     pub fn check_node(&self, now: UnixMicros) -> Result<(), IdentityError> {
         self.node()?;
-        let roots = Arc::new(roots(&self.ca)?);
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(roots, provider()).build().map_err(unfit)?;
-        let (leaf, chain) = self.chain.split_first().ok_or(IdentityError::NoNode)?;
-        verifier.verify_client_cert(leaf, chain, unix(now)).map(drop).map_err(|error| refused(&error))
+        verify_node(&self.ca, &self.chain, unix(now))?.map_err(|error| refused(&error))
     }
 
     /// Refuses at the start what every agent would refuse at `now`: a certificate that the CA did not
@@ -149,6 +145,70 @@ pub fn node_of(certificate: &CertificateDer<'_>) -> Result<NodeId, IdentityError
     NodeId::new(node.ok_or(IdentityError::NoNode)?).map_err(unfit)
 }
 
+/// A node's certificate, as far as it can be judged without its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeCertificate {
+    /// The node that it names.
+    pub node: NodeId,
+    /// When it is good.
+    pub term: Term,
+}
+
+/// When a certificate is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Term {
+    /// Now, and until then; without an end when that is thousands of years away.
+    Valid(Option<UnixMicros>),
+    /// It was, until then.
+    Ended(UnixMicros),
+    /// It will be, from then on.
+    NotYet(UnixMicros),
+}
+
+/// Judges a node's certificate at `now`. That it is not valid at this time is an answer, no error.
+///
+/// # Errors
+/// When the PEM texts hold no certificates, the CA did not sign it, or it is not a node's.
+pub fn node_certificate(
+    ca: &[u8],
+    certificate: &[u8],
+    now: UnixMicros,
+) -> Result<NodeCertificate, IdentityError> {
+    // After every end that is meant: the verifier's refusal then says when that was.
+    const LONG_AFTER: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(200_000_000_000));
+    let ca = certificates(ca).map_err(IdentityError::Ca)?;
+    let chain = certificates(certificate).map_err(IdentityError::Certificate)?;
+    let node = chain.first().ok_or(IdentityError::NoNode).and_then(node_of)?;
+    let term = match verify_node(&ca, &chain, unix(now))? {
+        Ok(()) => match verify_node(&ca, &chain, LONG_AFTER)? {
+            Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext {
+                not_after, ..
+            })) => Term::Valid(Some(micros(not_after))),
+            _ => Term::Valid(None),
+        },
+        Err(rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. })) => {
+            Term::Ended(micros(not_after))
+        }
+        Err(rustls::Error::InvalidCertificate(CertificateError::NotValidYetContext {
+            not_before, ..
+        })) => Term::NotYet(micros(not_before)),
+        Err(error) => return Err(refused(&error)),
+    };
+    Ok(NodeCertificate { node, term })
+}
+
+/// What the aggregator's verifier would say of a node's certificate.
+fn verify_node(
+    ca: &[CertificateDer<'static>],
+    chain: &[CertificateDer<'static>],
+    at: UnixTime,
+) -> Result<Result<(), rustls::Error>, IdentityError> {
+    let roots = Arc::new(roots(ca)?);
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build().map_err(unfit)?;
+    let (leaf, chain) = chain.split_first().ok_or(IdentityError::NoNode)?;
+    Ok(verifier.verify_client_cert(leaf, chain, at).map(drop))
+}
+
 /// The one TLS provider.
 #[must_use]
 pub fn provider() -> Arc<rustls::crypto::CryptoProvider> {
@@ -174,6 +234,10 @@ fn roots(ca: &[CertificateDer<'static>]) -> Result<RootCertStore, IdentityError>
 
 fn unix(now: UnixMicros) -> UnixTime {
     UnixTime::since_unix_epoch(Duration::from_micros(now.0))
+}
+
+fn micros(at: UnixTime) -> UnixMicros {
+    UnixMicros(at.as_secs().saturating_mul(1_000_000))
 }
 
 fn refused(error: &rustls::Error) -> IdentityError {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use diarwatch_shared::clock;
 use diarwatch_shared::frame;
@@ -42,6 +43,8 @@ pub struct Seen {
     pub faults: Vec<String>,
     /// Whether it keeps its acks to itself, as one that is cut off right before them.
     pub silent: bool,
+    /// How far its clock is ahead.
+    pub ahead: Duration,
 }
 
 impl Seen {
@@ -88,6 +91,11 @@ impl Aggregator {
         self.seen.lock().unwrap().silent = true;
     }
 
+    /// Has a clock that is ahead of everybody's.
+    pub fn set_ahead(&self, by: Duration) {
+        self.seen.lock().unwrap().ahead = by;
+    }
+
     /// Ends every connection with these words.
     pub fn cut(&self, words: &str) {
         self.endpoint.close(VarInt::from_u32(1), words.as_bytes());
@@ -118,8 +126,8 @@ impl Aggregator {
         let durable = self.read(|seen| {
             epochs.iter().map(|epoch| Durable { epoch: *epoch, next: seen.next(*epoch) }).collect()
         });
-        tell(&mut say, &FromAggregator::Welcome { version: "test".into(), durable, clock: clock::now() })
-            .await?;
+        let clock = clock::now().plus(self.read(|seen| seen.ahead));
+        tell(&mut say, &FromAggregator::Welcome { version: "test".into(), durable, clock }).await?;
         let (ack, mut acks) = mpsc::channel(ACKS_MAX);
         loop {
             tokio::select! {

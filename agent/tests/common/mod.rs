@@ -5,9 +5,10 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this")]
 
 pub mod aggregator;
+pub mod doctor;
 mod nvml;
 pub mod operator;
-mod pki;
+pub mod pki;
 pub mod tmux;
 
 use std::fs::File;

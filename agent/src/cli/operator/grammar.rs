@@ -314,9 +314,6 @@ mod tests {
     use super::*;
     use clap::{CommandFactory, FromArgMatches};
 
-    /// Kinds whose documents and schemas are those of `doctor`.
-    const DOCTORS: [&str; 2] = ["doctor", "doctor_check"];
-
     /// Commands that print no document, each with its reason.
     const WITHOUT_DOCUMENT: [(&str, &str); 5] = [
         ("top", "a live screen"),
@@ -356,10 +353,7 @@ mod tests {
                 "`{words}`"
             );
             for kind in leaf.kinds {
-                assert!(
-                    schema::of(kind).is_some() || DOCTORS.contains(kind),
-                    "`{words}`: no schema for kind `{kind}`"
-                );
+                assert!(schema::of(kind).is_some(), "`{words}`: no schema for kind `{kind}`");
             }
         }
         for leaf in LEAVES {

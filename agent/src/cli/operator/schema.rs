@@ -28,6 +28,8 @@ schemas![
     "alerts",
     "config",
     "config_check",
+    "doctor",
+    "doctor_check",
     "error",
     "event",
     "events",
