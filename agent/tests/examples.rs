@@ -22,7 +22,7 @@ use common::until;
 const NOT_RUN: [&str; 2] = ["diarwatch top", "diarwatch doctor"];
 /// Examples that run until they are ended.
 const ENDLESS: [&str; 1] = ["diarwatch events --follow -o ndjson"];
-/// Examples that end with what they found; the second until the agent tells its configuration.
+/// Examples that end with what they found.
 const FINDS: [(&str, i32); 1] = [("diarwatch status --exit-code", 1)];
 
 #[test]
