@@ -27,6 +27,8 @@ use crate::view::figures::RECORDED;
 
 /// Arrivals within this time share a round: an event is seen with the values that it explains.
 const GATHER: Duration = Duration::from_millis(50);
+/// Why a message goes nowhere while no channel is configured; the page says it in its own words.
+pub const NO_CHANNEL: &str = "no [slack] is configured";
 /// Between looks at an empty outbox.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -141,13 +143,15 @@ pub async fn notify(store: Store, desk: Desk, in_effect: watch::Receiver<Arc<InE
                 });
                 slack.send(&payload).await
             }
-            None => Outcome::Never { reason: String::from("no [slack] is configured") },
+            None => Outcome::Never { reason: String::from(NO_CHANNEL) },
         };
         match &outcome {
             Outcome::Accepted => {}
             Outcome::Later { reason, .. } | Outcome::Unknown { reason } => {
                 warn!(reason, "message is tried again");
             }
+            // Said once at the start, and on the page.
+            Outcome::Never { reason } if reason == NO_CHANNEL => {}
             Outcome::Never { reason } => {
                 error!(reason, alertname = message.alert.label("alertname"), "message is given up");
             }

@@ -356,6 +356,7 @@ texts! {
     CutStreams: "切断した接続", "Streams cut";
     NoProblems: "問題はありません", "No problems";
     Events: "イベント", "Events";
+    NoChannel: "通知先が未設定のため、アラートはこの画面にしか出ません。aggregator.toml に [slack] を設定してください", "No channel is configured, so alerts stand on this page only: set [slack] in aggregator.toml";
     Last15Minutes: "直近15分", "Last 15 minutes";
     AllNodes: "全ノード", "All nodes";
     AndMore: "他 {} 件", "{} more";

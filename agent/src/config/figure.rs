@@ -5,15 +5,13 @@ use std::path::PathBuf;
 use diarwatch_shared::quantity::Span;
 use serde::{Deserialize, Serialize};
 
+use super::service::{INTERVAL_MAX, INTERVAL_MS_MIN};
 use super::worker::{Fault, Faults};
 use crate::queue::http::{Format, HttpConfig};
 use crate::queue::postgres::PostgresConfig;
 
 /// Figures that one agent reads; each has a group of series.
 pub const FIGURES_MAX: usize = 24;
-/// The shortest `interval`, in milliseconds.
-pub const INTERVAL_MS_MIN: u64 = 500;
-
 /// The metrics that a figure may be; the catalogue says what each means.
 pub const METRICS: [&str; 14] = [
     "api_request_duration_p95_seconds",
@@ -43,7 +41,7 @@ pub struct FigureConfig {
     /// What the number is multiplied with, such as 0.001 for milliseconds; default 1.
     #[serde(default = "scale")]
     pub scale: f64,
-    /// From one look to the next, a duration of at least 500 ms; default 10 seconds.
+    /// From one look to the next, a duration of 500 ms to 1 minute; default 10 seconds.
     #[serde(default = "interval")]
     pub interval: Span,
     /// How long a look may take, a duration; default 5 seconds.
@@ -144,6 +142,9 @@ impl FigureConfig {
             faults.add("scale", format!("{} makes no number", self.scale), "write for example 0.001");
         }
         faults.at_least("interval", self.interval, INTERVAL_MS_MIN);
+        if self.interval > INTERVAL_MAX {
+            faults.add("interval", format!("{} is too long", self.interval), "write at most 1m");
+        }
         faults.at_least("timeout", self.timeout, INTERVAL_MS_MIN);
         let sources = [self.fixed.is_some(), self.http.is_some(), self.postgres.is_some()];
         if sources.into_iter().filter(|given| *given).count() != 1 {

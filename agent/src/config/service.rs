@@ -10,6 +10,8 @@ use super::worker::{Fault, ReadinessConfig};
 pub const SERVICES_MAX: usize = 32;
 /// The shortest `interval`, in milliseconds.
 pub const INTERVAL_MS_MIN: u64 = 500;
+/// The longest `interval`: what is older than two minutes is shown as no data.
+pub const INTERVAL_MAX: Span = Span::secs(60);
 
 /// A service that is asked, such as an API or a web page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,7 +21,7 @@ pub struct ServiceConfig {
     pub name: String,
     /// The address, `http://` or `https://`; redirects and proxies are not followed. No default.
     pub url: String,
-    /// From one probe to the next, a duration of at least 500 ms; default 10 seconds.
+    /// From one probe to the next, a duration of 500 ms to 1 minute; default 10 seconds.
     #[serde(default = "interval")]
     pub interval: Span,
     /// How long a probe waits for the whole answer, a duration; default 5 seconds.
@@ -67,6 +69,9 @@ impl ServiceConfig {
         }
         if self.interval < Span::millis(INTERVAL_MS_MIN) {
             add("interval", format!("{} is too short", self.interval), "write at least 500ms");
+        }
+        if self.interval > INTERVAL_MAX {
+            add("interval", format!("{} is too long", self.interval), "write at most 1m");
         }
         let of_probe = |fault: Fault| Fault { field: fault.field.replacen("readiness.", "", 1), ..fault };
         faults.extend(self.probe().faults(&["http", "https"]).into_iter().map(of_probe));

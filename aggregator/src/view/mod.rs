@@ -21,6 +21,7 @@ use serde::Serialize;
 
 use crate::alerts::Phase;
 use crate::desk::Kept;
+use crate::engine::NO_CHANNEL;
 use crate::notify::message::Level;
 use crate::store::Memory;
 use crate::trend::Trend;
@@ -113,8 +114,12 @@ pub fn of(sources: &Sources<'_>) -> View {
     let Sources { memory, kept, .. } = sources;
     let nodes = fleet::nodes(sources);
     let figures = Figures::of(memory, sources.sending, sources.now);
+    let outbox = kept.outbox.problem.as_ref().map(|problem| match problem.as_str() {
+        NO_CHANNEL => Text::NoChannel.in_lang(sources.lang).to_owned(),
+        problem => problem.to_owned(),
+    });
     let mut problems: Vec<String> =
-        memory.problem.iter().chain(&kept.problem).chain(&kept.outbox.problem).cloned().collect();
+        memory.problem.iter().chain(&kept.problem).cloned().chain(outbox).collect();
     problems.extend(sources.trend_problem.map(str::to_owned));
     problems.extend(kept.faults.iter().cloned());
     let panels = Panels {
