@@ -34,8 +34,8 @@ impl Crew {
         Self { out, members: BTreeMap::new(), leaving: Vec::new() }
     }
 
-    /// Makes these the workers that are looked after; gives the names of those that are no more.
-    pub fn apply(&mut self, configs: Vec<WorkerConfig>) -> Vec<WorkerId> {
+    /// Makes these the workers that are looked after. What ended says so once its process is gone.
+    pub fn apply(&mut self, configs: Vec<WorkerConfig>) {
         self.leaving.retain(|task| !task.is_finished());
         let gone: Vec<WorkerId> = self
             .members
@@ -46,7 +46,8 @@ impl Crew {
         for name in &gone {
             if let Some(member) = self.members.remove(name) {
                 info!(worker = %name, "worker is no longer configured: it is stopped");
-                self.leaving.push(member.leave());
+                let (out, left) = (self.out.clone(), member.leave());
+                self.leaving.push(tokio::spawn(end(name.clone(), left, out)));
             }
         }
         for config in configs {
@@ -64,7 +65,6 @@ impl Crew {
             let member = Member::start(config, self.out.clone(), before);
             self.members.insert(member.config.name.clone(), member);
         }
-        gone
     }
 
     /// Stops all at once, each with its grace, and waits for them.
@@ -76,6 +76,13 @@ impl Crew {
     }
 }
 
+/// Waits for a worker's task, then says that it is no more.
+async fn end(name: WorkerId, task: JoinHandle<()>, out: mpsc::Sender<WorkerOutput>) {
+    drop(task.await);
+    // The receiver is gone only when the agent stops.
+    drop(out.send(WorkerOutput::Gone(name)).await);
+}
+
 impl Member {
     /// Starts it once `before`, the same worker under its old configuration, is gone.
     fn start(config: WorkerConfig, out: mpsc::Sender<WorkerOutput>, before: Option<JoinHandle<()>>) -> Self {
@@ -83,7 +90,7 @@ impl Member {
         let own = config.clone();
         let task = tokio::spawn(async move {
             if let Some(before) = before {
-                drop(before.await);
+                end(own.name.clone(), before, out.clone()).await;
             }
             if *stopped.borrow() {
                 return;

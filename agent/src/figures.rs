@@ -72,8 +72,7 @@ impl Figure {
         let labels: Vec<(&str, &str)> =
             config.service.iter().map(|service| ("service", service.as_str())).collect();
         let key = SeriesKey::new(&config.metric, &labels);
-        let service = config.service.as_deref().unwrap_or_default();
-        let group = format!("figure/{}/{service}", config.metric).into();
+        let group = config.group().into();
         let status = FigureStatus::new(&config);
         Self { at, config, group, keys: [key].into(), status, sink, board }
     }

@@ -111,6 +111,15 @@ impl Framer {
         Ok(Some(Cut { base, schema: id, new_schema, ticks, series, payload }))
     }
 
+    /// A last tick of a group whose source is configured no more: every series says that there is
+    /// nothing to read, so that nobody takes its last values for the present.
+    #[must_use]
+    pub fn last_tick(&self, group: &str, at: UnixMicros) -> Option<Tick> {
+        let open = self.groups.iter().find(|open| &*open.group == group)?;
+        let readings = vec![Err(Missing::NotSupported); open.keys.len()];
+        Some(Tick { group: Arc::clone(&open.group), at, keys: Arc::clone(&open.keys), readings })
+    }
+
     /// The frame that carried the schema was lost: the next one carries it again.
     pub fn announce_again(&mut self) {
         self.announced = None;

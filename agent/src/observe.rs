@@ -25,7 +25,7 @@ use crate::status;
 /// Bytes of a question.
 pub const QUESTION_BYTES_MAX: usize = 4096;
 /// Askers that are served at once; more wait.
-pub const ASKERS_MAX: usize = 8;
+pub const ASKERS_MAX: usize = 64;
 /// From the connection to the end of the answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 

@@ -99,6 +99,12 @@ impl Pipeline {
             }
             Input::Event(event) => self.event(event).await,
             Input::Stop => {}
+            Input::Gone(group) => self.end(&group).await,
+            Input::Worker(WorkerOutput::Gone(worker)) => {
+                self.workers.forget(&worker);
+                self.board.update(|board| board.workers.retain(|known| known.worker != worker));
+                self.end(&format!("worker/{worker}")).await;
+            }
             Input::Worker(WorkerOutput::Event(event)) => self.event(event).await,
             Input::Worker(WorkerOutput::Status(status)) => {
                 let (tick, changed) = self.workers.tick(&status, clock::now());
@@ -115,6 +121,15 @@ impl Pipeline {
         }
         if self.due.at() <= clock::uptime() {
             self.cut().await;
+        }
+    }
+
+    async fn end(&mut self, group: &str) {
+        if let Some(tick) = self.framer.last_tick(group, clock::now()) {
+            self.board.update(|board| board.recent.forget(group));
+            let cut = self.framer.push(tick);
+            self.append(cut).await;
+            self.due.hurry();
         }
     }
 

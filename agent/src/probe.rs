@@ -127,11 +127,12 @@ pub fn judge_response(config: &ReadinessConfig, status: u16, body: &[u8]) -> Ver
 /// # Errors
 /// A fragment that says why it cannot.
 pub fn check_url(url: &str, schemes: &[&str]) -> Result<(), String> {
-    let parsed = reqwest::Url::parse(url).map_err(|error| format!("`{url}` is not an address: {error}"))?;
+    let shown = diarwatch_shared::settings::mask(url);
+    let parsed = reqwest::Url::parse(url).map_err(|error| format!("`{shown}` is not an address: {error}"))?;
     match parsed.scheme() {
         scheme if schemes.contains(&scheme) => Ok(()),
-        "https" => Err(format!("`{url}` is https, which this probe does not speak")),
-        other => Err(format!("`{url}` begins with `{other}:` instead of `http:`")),
+        "https" => Err(format!("`{shown}` is https, which this probe does not speak")),
+        other => Err(format!("`{shown}` begins with `{other}:` instead of `http:`")),
     }
 }
 

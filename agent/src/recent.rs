@@ -64,6 +64,13 @@ impl Recent {
         }
     }
 
+    /// Forgets a group whose source is configured no more.
+    pub fn forget(&mut self, group: &str) {
+        if let Some(ticks) = self.groups.remove(group) {
+            self.readings -= ticks.iter().map(|tick| tick.readings.len()).sum::<usize>();
+        }
+    }
+
     /// Takes an event.
     pub fn event(&mut self, event: &Event) {
         self.events.push_back(event.clone());

@@ -53,6 +53,22 @@ pub fn plan(old: &Config, new: &Config) -> Plan {
     }
 }
 
+/// The groups of series whose source `new` has no more, or has under another name of its service.
+/// Those of workers end with the worker's process.
+#[must_use]
+pub fn groups_gone(old: &Config, new: &Config) -> Vec<String> {
+    let groups = |config: &Config| -> Vec<(String, String)> {
+        let queues = config.queues.iter();
+        let queues = queues.map(|queue| (format!("queue/{}", queue.name), queue.service().to_owned()));
+        let services = config.services.iter();
+        let services = services.map(|service| (format!("service/{}", service.name), String::new()));
+        let figures = config.figures.iter().map(|figure| (figure.group(), String::new()));
+        queues.chain(services).chain(figures).collect()
+    };
+    let kept = groups(new);
+    groups(old).into_iter().filter(|group| !kept.contains(group)).map(|(group, _)| group).collect()
+}
+
 /// What stays in effect of `new`: sections that wait for a restart keep their old values.
 #[must_use]
 pub fn in_effect(old: &Config, new: Config) -> Config {
@@ -84,6 +100,20 @@ mod tests {
 
     fn config(more: &str) -> Config {
         parse(Path::new("agent.toml"), &format!("{LEAST}{more}")).unwrap()
+    }
+
+    #[test]
+    fn a_source_that_is_gone_ends_its_series_and_a_renamed_service_too() {
+        let queue = |service: &str| {
+            format!(
+                "[[queue]]\nname = \"q\"\nservice = \"{service}\"\nredis = {{ url = \"redis://a\", list = \"b\" }}\n"
+            )
+        };
+        let rest = "[[figure]]\nmetric = \"sessions_max\"\nfixed = 1\n[[service]]\nname = \"API\"\nurl = \"http://a/\"\n";
+        let old = config(&format!("{}{rest}", queue("a")));
+        assert!(groups_gone(&old, &old).is_empty());
+        assert_eq!(groups_gone(&old, &config(&format!("{}{rest}", queue("b")))), ["queue/q"]);
+        assert_eq!(groups_gone(&old, &config(&queue("a"))), ["service/API", "figure/sessions_max/"]);
     }
 
     #[test]

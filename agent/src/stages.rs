@@ -123,6 +123,11 @@ impl Stages {
 
     /// Exchanges what the plan names. The one part that can fail comes first.
     fn exchange(&mut self, plan: &Plan, new: &Config) -> Result<(), StartError> {
+        for group in reload::groups_gone(&self.config, new) {
+            if !self.sink.gone(&group) {
+                warn!(group, "its series end only when they are too old: the frame stage is slow");
+            }
+        }
         if plan.services {
             self.services = services::start(new.services.clone(), &self.sink, &self.ways.board)?;
         }
@@ -150,8 +155,7 @@ impl Stages {
     }
 
     fn workers(&mut self, configs: Vec<WorkerConfig>) {
-        let gone = self.crew.apply(configs);
-        self.ways.board.update(|board| board.workers.retain(|worker| !gone.contains(&worker.worker)));
+        self.crew.apply(configs);
     }
 
     /// Stops the workers, then the GPU source; gives the uplink, which has yet to send the last frames.

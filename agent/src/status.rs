@@ -57,6 +57,8 @@ pub struct Status {
     link: Link,
     spool: SpoolState,
     frames_emitted: u64,
+    /// Why the last reload of the configuration was refused.
+    config_problem: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -107,6 +109,7 @@ pub fn of(snapshot: &Snapshot) -> Status {
         link: snapshot.link.clone(),
         spool: snapshot.spool.clone(),
         frames_emitted: snapshot.frames_emitted,
+        config_problem: snapshot.config.get("problem").and_then(Value::as_str).map(str::to_owned),
     }
 }
 

@@ -29,6 +29,11 @@ pub struct WorkerSeries {
 }
 
 impl WorkerSeries {
+    /// The worker is looked after no more, or under another configuration.
+    pub fn forget(&mut self, worker: &WorkerId) {
+        self.known.remove(worker);
+    }
+
     /// A status as a tick, and whether it must not wait for the second to end.
     #[expect(clippy::cast_precision_loss, reason = "counts and milliseconds are far below 2^53")]
     pub fn tick(&mut self, status: &WorkerStatus, now: UnixMicros) -> (Tick, bool) {

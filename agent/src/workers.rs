@@ -41,6 +41,8 @@ pub enum WorkerOutput {
     Event(Event),
     /// Where a worker is now; the next one replaces it.
     Status(WorkerStatus),
+    /// A worker is looked after no more: its configuration is gone, or another one follows.
+    Gone(WorkerId),
 }
 
 /// Where a worker is, for the series and for people; sent at each change and at least each second.

@@ -11,7 +11,8 @@
 
 mod common;
 
-use common::{Node, lives};
+use common::{Kept, Node, lives};
+use diarwatch_shared::reading::Missing;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::io::{BufRead, BufReader, Write};
@@ -74,6 +75,13 @@ fn a_reload_touches_only_the_workers_whose_configuration_changed() {
     assert_eq!(setting(&document, "worker[1].command"), json!(["/bin/sleep", "2000"]));
     let (status, _) = agent.stop();
     assert!(status.success() && !lives(kept));
+    // Nobody takes the last values of a worker that is no more for the present.
+    let ended = |name: &str| {
+        let label = ("worker".to_owned(), name.to_owned());
+        let last = Kept::of(&node).labelled("worker_restarts_total", &label).pop().unwrap();
+        last.1 == Err(Missing::NotSupported)
+    };
+    assert!(ended("gone") && !ended("kept") && !ended("new"));
 }
 
 #[test]

@@ -42,6 +42,7 @@ impl Watch {
             match output.expect("something happens").expect("the workers are looked after") {
                 WorkerOutput::Event(event) => return event.what,
                 WorkerOutput::Status(status) => self.status = Some(status),
+                WorkerOutput::Gone(worker) => panic!("{worker} is gone"),
             }
         }
     }
@@ -56,6 +57,7 @@ impl Watch {
             match output.expect("a status comes").expect("the workers are looked after") {
                 WorkerOutput::Status(status) => self.status = Some(status),
                 WorkerOutput::Event(event) => panic!("{event:?}"),
+                WorkerOutput::Gone(worker) => panic!("{worker} is gone"),
             }
         }
     }

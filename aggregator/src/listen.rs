@@ -22,7 +22,7 @@ use tracing::warn;
 pub const CONNECTIONS_MAX: usize = 256;
 /// For a request to become whole and be answered, and for a reader to take a piece of its answer. A
 /// stream says something each second.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Before the next try when the system has no file for a connection.
 const ACCEPT_RETRY: Duration = Duration::from_millis(500);
 

@@ -66,7 +66,7 @@ fn flatten(key: &str, value: Value, places: &BTreeMap<String, usize>, settings: 
     }
 }
 
-/// `scheme://user:password@host` without the password, in a text or in each text of a list.
+/// `scheme://user:password@host?key=value` without the password, in a text or in each text of a list.
 fn without_password(value: Value) -> Value {
     match value {
         Value::String(text) => Value::String(mask(&text)),
@@ -75,15 +75,27 @@ fn without_password(value: Value) -> Value {
     }
 }
 
-fn mask(text: &str) -> String {
-    let masked = || {
-        let (scheme, rest) = text.split_once("://")?;
-        let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
-        let (user, host) = authority.rsplit_once('@')?;
-        let (name, _) = user.split_once(':')?;
-        Some(format!("{scheme}://{name}:{REDACTED}@{host}{path}"))
+/// An address without its password and without the values of its query, which are often keys.
+#[must_use]
+pub fn mask(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let (authority, path) = rest.find(['/', '?']).map_or((rest, ""), |at| rest.split_at(at));
+    let authority =
+        match authority.rsplit_once('@').and_then(|(user, host)| Some((user.split_once(':')?.0, host))) {
+            Some((name, host)) => format!("{name}:{REDACTED}@{host}"),
+            None => authority.to_owned(),
+        };
+    let path = match path.split_once('?') {
+        Some((path, query)) => {
+            let hidden = |pair: &str| match pair.split_once('=') {
+                Some((key, _)) => format!("{key}={REDACTED}"),
+                None => pair.to_owned(),
+            };
+            format!("{path}?{}", query.split('&').map(hidden).collect::<Vec<_>>().join("&"))
+        }
+        None => path.to_owned(),
     };
-    masked().unwrap_or_else(|| text.to_owned())
+    format!("{scheme}://{authority}{path}")
 }
 
 #[cfg(test)]
@@ -93,6 +105,7 @@ mod tests {
     #[test]
     fn a_password_in_an_address_is_left_out_and_the_rest_stays() {
         assert_eq!(mask("redis://u:p@h:6379/0"), format!("redis://u:{REDACTED}@h:6379/0"));
+        assert_eq!(mask("http://h/q?token=t&x"), format!("http://h/q?token={REDACTED}&x"));
         for plain in ["http://h/a@b:c", "redis://u@h/", "h:1", "日本"] {
             assert_eq!(mask(plain), plain);
         }

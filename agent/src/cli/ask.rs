@@ -43,7 +43,7 @@ impl Trouble {
 
 /// Asks; `question` has the key `ask`.
 pub(super) fn ask(socket: &Path, question: &Value, timeout: Duration) -> Result<Value, Trouble> {
-    let answer = exchange(socket, question, timeout).map_err(|error| unreachable(socket, &error))?;
+    let answer = exchange(socket, question, timeout).map_err(|error| unreachable(socket, &error, timeout))?;
     let document: Value = serde_json::from_slice(&answer).map_err(|error| {
         let problem = format!("the agent at {} answered something else than JSON: {error}", socket.display());
         Trouble::new(Exit::BadData, problem, "diarwatch --version; diarwatch-agent --version")
@@ -68,8 +68,12 @@ fn exchange(socket: &Path, question: &Value, timeout: Duration) -> io::Result<Ve
     Ok(answer)
 }
 
-fn unreachable(socket: &Path, error: &io::Error) -> Trouble {
-    let problem = format!("no agent answers at {}: {error}", socket.display());
+fn unreachable(socket: &Path, error: &io::Error, timeout: Duration) -> Trouble {
+    let why = match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => format!("no whole answer within {timeout:?}"),
+        _ => error.to_string(),
+    };
+    let problem = format!("no agent answers at {}: {why}", socket.display());
     if error.kind() == io::ErrorKind::PermissionDenied {
         let hint = "sudo usermod -aG diarwatch $USER   (then log in again)";
         return Trouble::new(Exit::NoPermission, problem, hint);

@@ -13,7 +13,13 @@ use diarwatch_shared::exit::Exit;
 #[must_use]
 pub fn usage(error: &clap::Error) -> Exit {
     drop(error.print());
-    if error.use_stderr() { Exit::Usage } else { Exit::Ok }
+    if !error.use_stderr() {
+        return Exit::Ok;
+    }
+    let program = std::env::args_os().next().unwrap_or_default();
+    let name = std::path::Path::new(&program).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    talk(&format!("try: {name} --help"));
+    Exit::Usage
 }
 
 /// Says faults of a configuration on stderr, one per line.

@@ -90,6 +90,12 @@ impl FigureConfig {
             .map_or_else(|| self.metric.clone(), |service| format!("{} ({service})", self.metric))
     }
 
+    /// The group of its series.
+    #[must_use]
+    pub fn group(&self) -> String {
+        format!("figure/{}/{}", self.metric, self.service.as_deref().unwrap_or_default())
+    }
+
     /// The source's configuration in the terms of a queue: its one figure is `waiting`.
     #[must_use]
     pub fn http(&self) -> Option<HttpConfig> {

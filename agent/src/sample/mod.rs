@@ -43,6 +43,8 @@ pub enum Input {
     Event(Event),
     /// From the workers' side.
     Worker(WorkerOutput),
+    /// The source of this group is configured no more: its series end.
+    Gone(Arc<str>),
     /// Nothing more comes that matters: append what is open and end.
     Stop,
 }
@@ -66,6 +68,12 @@ impl Sink {
         if self.inputs.try_send(Input::Tick(tick)).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Says that a group's source is configured no more; false when the queue is full.
+    #[must_use]
+    pub fn gone(&self, group: &str) -> bool {
+        self.inputs.try_send(Input::Gone(group.into())).is_ok()
     }
 
     /// Hands an event on; waits while the queue is full.

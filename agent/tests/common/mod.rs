@@ -23,7 +23,7 @@ use diarwatch_shared::event::{Event, What};
 use diarwatch_shared::frame;
 use diarwatch_shared::node::{Epoch, Seq};
 use diarwatch_shared::reading::Reading;
-use diarwatch_shared::schema::Schema;
+use diarwatch_shared::schema::{Labels, Schema};
 use diarwatch_shared::wire::{Codec, v1};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use serde_json::Value;
@@ -191,6 +191,16 @@ impl Kept {
 
     /// Every reading of a metric, in order of the frames.
     pub fn series(&mut self, metric: &str) -> Vec<(UnixMicros, Reading)> {
+        self.all(metric, None)
+    }
+
+    /// Those that carry a label.
+    pub fn labelled(&mut self, metric: &str, label: &(String, String)) -> Vec<(UnixMicros, Reading)> {
+        self.all(metric, Some(label))
+    }
+
+    fn all(&mut self, metric: &str, label: Option<&(String, String)>) -> Vec<(UnixMicros, Reading)> {
+        let fits = |labels: &Labels| label.is_none_or(|(name, value)| labels.get(name) == Some(value));
         let mut readings = Vec::new();
         for (_, _, bytes) in &self.frames {
             let (header, payload) = v1::open(bytes).unwrap();
@@ -201,7 +211,9 @@ impl Kept {
             let body = frame::decode(&schema, header.base, &payload).unwrap();
             for (group, values) in schema.groups.iter().zip(&body.groups) {
                 let columns = group.series.iter().zip(&values.columns);
-                for (_, column) in columns.filter(|(series, _)| series.key.metric == metric) {
+                for (_, column) in
+                    columns.filter(|(series, _)| series.key.metric == metric && fits(&series.key.labels))
+                {
                     readings.extend(values.times.iter().copied().zip(column.iter().copied()));
                 }
             }

@@ -25,7 +25,7 @@ use super::live::{Pages, Reading, Shown};
 use super::{Page, assets};
 
 /// Between comments on a stream on which nothing is said.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE: Duration = Duration::from_secs(4);
 /// Before a browser comes back to a stream that ended.
 const RETRY: Duration = Duration::from_secs(2);
 /// Before a browser that found no place may ask again, in seconds.
@@ -167,7 +167,11 @@ async fn stream(State(site): State<Site>, Query(asked): Query<Asked>, headers: H
         return (StatusCode::BAD_REQUEST, text).into_response();
     };
     let Some(reading) = site.pages.subscribe(pages) else {
-        let retry = [(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S))];
+        let retry = [
+            (header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S)),
+            // Its place is for others.
+            (header::CONNECTION, HeaderValue::from_static("close")),
+        ];
         return (StatusCode::SERVICE_UNAVAILABLE, retry, "too many streams\n").into_response();
     };
     let fixed = [

@@ -152,7 +152,22 @@ fn probes(of: &Sources<'_>) -> Vec<Tile> {
         };
         Tile::new(Kind::Probe, service, node, state, reason)
     };
-    found.into_iter().map(tile).collect()
+    let mut silent: BTreeMap<&str, &str> = BTreeMap::new();
+    // What a silent node looked at is not known now; it is still a service.
+    for node in of.memory.nodes.keys().filter(|node| !of.sending.contains(node.as_str())) {
+        for (key, _) in of.memory.head.newest(node, "service_up", i64::MIN) {
+            let service = label(key, "service");
+            if !found.contains_key(service) {
+                silent.entry(service).or_insert(node.as_str());
+            }
+        }
+    }
+    let unknown = |(service, node): (&str, &str)| {
+        let reason = format!("{}: {node} {}", of.text(Text::NoData), of.text(Text::Stale));
+        Tile::new(Kind::Probe, service, Some(node), State::Unknown, Some(reason))
+    };
+    let unknown: Vec<Tile> = silent.into_iter().map(unknown).collect();
+    found.into_iter().map(tile).chain(unknown).collect()
 }
 
 fn worker_tile(of: &Sources<'_>, node: &Node, worker: &Worker) -> Tile {

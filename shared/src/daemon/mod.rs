@@ -5,7 +5,7 @@ mod terminal;
 
 use std::io::IsTerminal;
 
-pub use terminal::{say, talk};
+pub use terminal::{harmless, is_harmful, say, talk};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;

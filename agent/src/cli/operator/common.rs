@@ -50,7 +50,7 @@ pub(super) struct Common {
     #[arg(long, global = true, env = "DIARWATCH_COLOR", value_enum, default_value_t = Colour::Auto)]
     pub(super) color: Colour,
     /// For the whole answer.
-    #[arg(long, global = true, env = "DIARWATCH_TIMEOUT", default_value = "2s", value_parser = parse_duration, value_name = "DURATION")]
+    #[arg(long, global = true, env = "DIARWATCH_TIMEOUT", default_value = "2s", value_parser = parse_timeout, value_name = "DURATION")]
     pub(super) timeout: Duration,
     /// Ask the aggregator about all nodes instead of this node's agent.
     #[arg(long, global = true)]
@@ -59,6 +59,7 @@ pub(super) struct Common {
     #[arg(
         long,
         global = true,
+        value_parser = parse_address,
         env = "DIARWATCH_AGGREGATOR",
         default_value = "http://127.0.0.1:9441",
         value_name = "URL"
@@ -134,6 +135,23 @@ fn parse_watch(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is no number of seconds"))?;
     let good = (WATCH_SECONDS_MIN..=WATCH_SECONDS_MAX).contains(&seconds);
     good.then_some(seconds).ok_or_else(|| format!("write {WATCH_SECONDS_MIN} to {WATCH_SECONDS_MAX} seconds"))
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    match parse_duration(text)? {
+        Duration::ZERO => Err(String::from("nobody answers in no time; write for example 2s")),
+        timeout => Ok(timeout),
+    }
+}
+
+/// Goes into a line that people paste: nothing that a shell would read as more than one word.
+fn parse_address(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]%@".contains(c);
+    match rest.filter(|rest| !rest.is_empty() && rest.chars().all(plain)) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err(String::from("it is not an address; write for example http://127.0.0.1:9441")),
+    }
 }
 
 fn parse_lang(text: &str) -> Result<Lang, String> {

@@ -120,7 +120,19 @@ fn level(root: &Place, alerts: &Value) -> Level {
     let problems = root.get("problems").as_array().is_some_and(|problems| !problems.is_empty());
     let own = if problems { Level::Critical } else { Level::Ok };
     let none = if nodes.is_empty() { Level::Unknown } else { Level::Ok };
-    firing.chain(presence).chain([own, none]).max().unwrap_or(Level::Unknown)
+    // The aggregator's own judgement, which also knows of workers, queues and loads.
+    let said = nodes.iter().map(said).chain([said(root)]).flatten();
+    firing.chain(presence).chain(said).chain([own, none]).max().unwrap_or(Level::Unknown)
+}
+
+/// The `state` of a place in the document, where it has one that says more than that it is not known.
+fn said(place: &Place) -> Option<Level> {
+    match place.text("state")? {
+        "critical" => Some(Level::Critical),
+        "warning" => Some(Level::Warning),
+        "ok" => Some(Level::Ok),
+        _ => None,
+    }
 }
 
 fn severity(alert: &Place) -> Level {

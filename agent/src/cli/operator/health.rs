@@ -49,6 +49,10 @@ pub(super) fn link(root: &Place) -> Level {
 pub(super) fn findings(document: &Value, lang: Lang) -> Vec<Finding> {
     let root = Place::root(document);
     let mut found = Vec::new();
+    found.extend(root.text("config_problem").map(|problem| Finding {
+        level: Level::Warning,
+        text: format!("{}: {problem}", Text::ReloadRefused.in_lang(lang)),
+    }));
     found.extend(driver(&root.at("driver"), lang));
     found.extend(root.items("gpus").iter().filter_map(gpu_finding));
     found.extend(spool(&root.at("spool"), lang));

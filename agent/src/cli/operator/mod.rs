@@ -90,7 +90,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> Exit {
     {
         return trouble.tell();
     }
-    run(&arguments, command)
+    output::arrived(run(&arguments, command))
 }
 
 fn run(arguments: &Arguments, tree: clap::Command) -> Exit {

@@ -2,13 +2,17 @@
 //! document. Takes rows of cells, each a value for machines and a text for people; gives bytes on stdout.
 //! A reader that is gone (`| head`) ends the command quietly.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
+use std::sync::{Mutex, PoisonError};
 
 use comfy_table::{Cell as Field, CellAlignment, ColumnConstraint, ContentArrangement, presets};
+use diarwatch_shared::daemon::harmless;
+use diarwatch_shared::exit::Exit;
 use diarwatch_shared::texts::{Lang, Text};
 use serde_json::{Map, Value, json};
 
 use super::paint::{Level, Tone};
+use crate::cli::ask::Trouble;
 
 /// Version of the documents that are made here.
 const SCHEMA: u16 = 1;
@@ -288,15 +292,33 @@ fn push_record(out: &mut String, fields: impl Iterator<Item = String>) {
 fn plain(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
-        Value::String(text) => text.clone(),
+        Value::String(text) => harmless(text),
         other => other.to_string(),
     }
 }
 
+/// Why stdout took no more, when it was not closed on purpose.
+static REFUSED: Mutex<Option<String>> = Mutex::new(None);
+
 /// Writes a text as it is; whether somebody reads on.
 pub(super) fn put(text: &str) -> bool {
     let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_ok()
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    if let Some(error) = written.as_ref().err().filter(|error| error.kind() != ErrorKind::BrokenPipe) {
+        *REFUSED.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
+    }
+    written.is_ok()
+}
+
+/// The exit number, unless the answer did not get where it should.
+pub(super) fn arrived(exit: Exit) -> Exit {
+    match REFUSED.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(error) => {
+            let problem = format!("the answer could not be written: {error}");
+            Trouble::new(Exit::Temporary, problem, "df -h, and look where stdout goes").tell()
+        }
+        None => exit,
+    }
 }
 
 #[cfg(test)]

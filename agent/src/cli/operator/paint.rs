@@ -5,6 +5,7 @@
 use std::fmt::Write;
 
 use anstyle::{AnsiColor, Style};
+use diarwatch_shared::daemon::is_harmful;
 use diarwatch_shared::texts::{Lang, Text};
 
 use super::common::Colour;
@@ -148,7 +149,7 @@ pub(super) fn finish(text: &str, colours: bool) -> String {
 fn clean(text: &str) -> String {
     let mark = |c: char| c == END || MARKS.iter().any(|(_, mark)| *mark == c);
     let kept = text.chars().filter(|c| !mark(*c));
-    kept.map(|c| if c.is_control() { ' ' } else { c }).collect()
+    kept.map(|c| if is_harmful(c) { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -132,10 +132,23 @@ pub(super) fn run(options: &Options, common: &Common) -> Exit {
     report::exit(&rows)
 }
 
+impl Options {
+    /// Where the agent that answers has its configuration from, unless one is named.
+    fn config_path(&self, common: &Common) -> PathBuf {
+        if self.config != Path::new(DEFAULT_PATH) {
+            return self.config.clone();
+        }
+        let told = common.ask(&serde_json::json!({ "ask": "config" })).ok();
+        let path = told.as_ref().and_then(|document| document.get("path")?.as_str());
+        path.map_or_else(|| self.config.clone(), PathBuf::from)
+    }
+}
+
 impl Facts {
     fn gather(options: &Options, common: &Common) -> Self {
         let host = Host::below(&options.root);
-        let path = options.config.clone();
+        let config_path = options.config_path(common);
+        let path = config_path.clone();
         let config = bounded(move || ReadConfig::of(&path));
         let socket = match &config {
             // The one that was named on the command line wins.
@@ -148,7 +161,7 @@ impl Facts {
         let agent = bounded(move || Agent::ask(&path, timeout));
         Self {
             common: common.clone(),
-            config_path: options.config.clone(),
+            config_path,
             config,
             socket,
             agent,
