@@ -152,10 +152,8 @@ impl Directory {
             }
         }
         look.doubt = listing.overfull.as_ref().map(|path| {
-            let path = path.display();
-            format!(
-                "{path} has more than {ENTRIES_MAX} entries, of which the rest is not counted; clear it up"
-            )
+            let (path, most) = (path.display(), self.plan.entries_max);
+            format!("{path} has more than {most} entries, of which the rest is not counted; clear it up")
         });
         look
     }
@@ -199,6 +197,8 @@ struct Plan {
     /// Each directory with the patterns of its names.
     places: BTreeMap<PathBuf, Vec<(Figure, String)>>,
     exclude: Vec<String>,
+    /// [`ENTRIES_MAX`]; a test has fewer.
+    entries_max: usize,
 }
 
 impl Plan {
@@ -206,10 +206,12 @@ impl Plan {
         let mut places: BTreeMap<PathBuf, Vec<(Figure, String)>> = BTreeMap::new();
         for (figure, pattern) in config.patterns() {
             let Ok(pattern) = Pattern::new(pattern) else { continue };
-            let place = config.path.join(pattern.below);
+            // Joined with nothing, the path would end in a `/` wherever it is told.
+            let place =
+                if pattern.below.is_empty() { config.path.clone() } else { config.path.join(pattern.below) };
             places.entry(place).or_default().push((figure, pattern.name.to_owned()));
         }
-        Self { path: config.path.clone(), places, exclude: config.exclude.clone() }
+        Self { path: config.path.clone(), places, exclude: config.exclude.clone(), entries_max: ENTRIES_MAX }
     }
 
     fn counts(&self, pattern: &str, name: &str) -> bool {
@@ -292,7 +294,7 @@ impl Listing {
         let mut files: Vec<(Figure, Vec<Found>)> =
             patterns.iter().map(|(figure, _)| (*figure, Vec::new())).collect();
         for (count, entry) in read_dir(path)?.enumerate() {
-            if count >= ENTRIES_MAX {
+            if count >= plan.entries_max {
                 self.overfull = Some(path.to_owned());
                 break;
             }

@@ -13,7 +13,7 @@
 //!   waits for it, and is counted so.
 //! - A job of which nothing was heard for `forget_after` is forgotten, and counted as that.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use diarwatch_shared::clock::UnixMicros;
@@ -29,6 +29,10 @@ pub const ID_BYTES_MAX: usize = 128;
 pub const ENDED_IDS_MAX: usize = 1_024;
 /// Ends that wait for the next look; of more the oldest are dropped, and counted.
 pub const ENDED_WAITING_MAX: usize = 4_096;
+/// A line so shortly after the end of its job was written before it: a container's stdout and stderr
+/// are two pipes, and the engine stamps and orders them as it reads them. A job that is tried again
+/// under its old id comes later than that.
+pub const DISORDER: Duration = Duration::from_millis(20);
 /// A hole is told at least this long, also when no job from before it is known.
 pub const HOLE_TOLD_FOR: Duration = Duration::from_secs(60);
 
@@ -78,7 +82,7 @@ pub struct Counts {
     pub lost: u64,
     /// Jobs of which nothing was heard for too long.
     pub forgotten: u64,
-    /// Ends that were said twice.
+    /// Lines of a job that had ended: its end again, or one that the end overtook.
     pub repeated: u64,
     /// Jobs that were not taken in because of [`JOBS_MAX`].
     pub not_taken: u64,
@@ -142,6 +146,10 @@ impl Tracker {
 
     /// Takes one line in.
     pub fn apply(&mut self, event: &LineEvent, now: UnixMicros) {
+        if self.is_overtaken(event) {
+            self.counts.repeated += 1;
+            return;
+        }
         match event.step {
             Step::Accepted => self.accepted(event, now),
             Step::Started => self.started(event, now),
@@ -185,6 +193,13 @@ impl Tracker {
         self.hole
     }
 
+    /// Whether its job's end was written in the same instant and came first.
+    fn is_overtaken(&self, event: &LineEvent) -> bool {
+        let begins = matches!(event.step, Step::Accepted | Step::Started);
+        let Some((id, at)) = event.id.as_deref().zip(event.at).filter(|_| begins) else { return false };
+        self.ended_ids.at(cut(id)).is_some_and(|ended| at.since(ended) <= DISORDER)
+    }
+
     fn accepted(&mut self, event: &LineEvent, now: UnixMicros) {
         let known = event.id.as_deref().and_then(|id| self.by_id.get(cut(id)));
         match known.copied() {
@@ -222,7 +237,7 @@ impl Tracker {
         }
         let job = key.and_then(|key| self.take_out(key));
         if let Some(id) = &event.id {
-            self.ended_ids.add(cut(id));
+            self.ended_ids.add(cut(id), event.at);
         }
         let Some(at) = event.at else { return };
         let started = job.as_ref().and_then(|job| job.started);
@@ -371,16 +386,21 @@ impl Lane {
 #[derive(Debug, Default)]
 struct EndedIds {
     order: VecDeque<Box<str>>,
-    ids: HashSet<Box<str>>,
+    /// When each ended, where that is known.
+    ids: HashMap<Box<str>, Option<UnixMicros>>,
 }
 
 impl EndedIds {
     fn has(&self, id: &str) -> bool {
-        self.ids.contains(id)
+        self.ids.contains_key(id)
     }
 
-    fn add(&mut self, id: &str) {
-        if !self.ids.insert(id.into()) {
+    fn at(&self, id: &str) -> Option<UnixMicros> {
+        self.ids.get(id).copied().flatten()
+    }
+
+    fn add(&mut self, id: &str, at: Option<UnixMicros>) {
+        if self.ids.insert(id.into(), at).is_some() {
             return;
         }
         self.order.push_back(id.into());

@@ -93,6 +93,22 @@ fn a_line_that_comes_twice_counts_once() {
     assert_eq!(tracker.counts().repeated, 1);
 }
 
+/// Seen with a real Docker Engine: stdout and stderr are two pipes, and "done" on the one was stamped
+/// 82 microseconds before "started" on the other. The job stayed in processing until it was forgotten.
+#[test]
+fn a_line_that_another_stream_overtook_brings_no_job_back() {
+    let mut tracker = Tracker::new(SEES, FORGET_AFTER);
+    let micros = |step, by| LineEvent { at: Some(UnixMicros(BEGIN.0 + by)), ..event(step, "a", 0) };
+    for line in [micros(Accepted, 0), micros(Finished, 10), micros(Started, 92), micros(Accepted, 93)] {
+        tracker.apply(&line, at(1));
+    }
+    let look = tracker.look(at(1));
+    assert_eq!((look.waiting, look.processing, look.ended.len()), (Ok(0.0), Ok(0.0), 1));
+    assert_eq!(tracker.counts().repeated, 2);
+    tracker.apply(&event(Accepted, "a", 1), at(1));
+    assert_eq!(numbers(&mut tracker, 1), (1.0, 0.0, 0.0), "a second later it is a job again");
+}
+
 #[test]
 fn a_job_that_failed_and_is_accepted_again_is_a_job_again() {
     let mut tracker = after(&[
