@@ -73,6 +73,12 @@ impl Alert {
         self.annotation("description", lang)
     }
 
+    /// What it says when it is over, where its rule has words for that (annotation `recovery`).
+    #[must_use]
+    pub fn recovery(&self, lang: Lang) -> Option<&str> {
+        self.annotation("recovery", lang)
+    }
+
     /// An annotation in a language: `summary_en` before `summary`. A rule of an operator has one text,
     /// in whatever language; that is said to all.
     fn annotation(&self, name: &str, lang: Lang) -> Option<&str> {

@@ -62,14 +62,14 @@ async fn a_worker_that_is_not_ready_is_told_in_japanese_and_so_is_its_recovery()
     assert_eq!(texts, ["■ 異常 発生: ヘルスチェック失敗: 話者分離 #2 [gpu-01]"]);
     agent.say(&[worker(Ok(1.0))]);
     let texts = slack.texts_when(2).await;
-    assert_eq!(texts[1], "● 正常 復旧完了: ヘルスチェック失敗: 話者分離 #2 [gpu-01]");
+    assert_eq!(texts[1], "● 正常 話者分離 #2 復旧完了 [gpu-01]");
     let whole = slack.payloads().await[0].to_string();
     for part in ["*対象*\\n話者分離 #2 / gpu-01", "*重大度*\\n異常", "JST", "pyannote-2"] {
         assert!(whole.contains(part), "{part} is not in {whole}");
     }
     assert_eq!(site.firing().await, Vec::<String>::new());
     let (_, page) = site.get("/?lang=ja").await;
-    assert!(page.contains("復旧完了: ヘルスチェック失敗: 話者分離 #2"), "{page}");
+    assert!(page.contains("話者分離 #2 復旧完了"), "{page}");
 }
 
 #[tokio::test]

@@ -99,12 +99,17 @@ pub fn action<'a>(
 #[must_use]
 pub fn headline(alert: &Alert, lang: Lang) -> String {
     let level = Level::of(alert);
-    let state = if alert.phase == Phase::Resolved { Text::Recovered } else { Text::Firing };
+    let over = alert.phase == Phase::Resolved;
+    let state = if over { Text::Recovered } else { Text::Firing };
     let node = match alert.label("node") {
         "" => String::new(),
         node => format!(" [{node}]"),
     };
-    format!("{} {} {}: {}{node}", level.shape(), level.word(lang), state.in_lang(lang), alert.summary(lang))
+    let said = match alert.recovery(lang).filter(|_| over) {
+        Some(recovery) => recovery.to_owned(),
+        None => format!("{}: {}", state.in_lang(lang), alert.summary(lang)),
+    };
+    format!("{} {} {said}{node}", level.shape(), level.word(lang))
 }
 
 /// Name and value pairs for the fields of a message.

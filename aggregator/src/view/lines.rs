@@ -88,7 +88,10 @@ fn of_alert(of: &Sources<'_>, alert: &Alert, at: UnixMicros, firing: bool) -> Li
     let state = State::from(message::Level::of(alert));
     let summary = alert.summary(of.lang);
     let text = match state {
-        State::Ok => format!("{}: {summary}", of.text(Text::Recovered)),
+        State::Ok => match alert.recovery(of.lang) {
+            Some(recovery) => recovery.to_owned(),
+            None => format!("{}: {summary}", of.text(Text::Recovered)),
+        },
         _ => summary.to_owned(),
     };
     let action = message::action(alert, &of.memory.events, of.lang);

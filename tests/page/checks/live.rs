@@ -48,7 +48,7 @@ pub(super) async fn check(stage: Arc<Stage>) -> Result<(), String> {
     alert(&stage, &tab).await?;
     let english = Tab::at(&profile, &format!("{}/?lang=en", stage.site.url())).await?;
     let alerts: String = english.probe("words('alerts')").await?;
-    let whole = ["Healthcheckfailed:pyannote#2", "automaticrestart", "Recovered"];
+    let whole = ["Healthcheckfailed:pyannote#2", "automaticrestart", "pyannote#2hasrecovered"];
     let japanese = alerts.chars().any(|c| ('\u{3040}'..='\u{9fff}').contains(&c));
     report.check(
         "an alert and what was done is told in English too",
