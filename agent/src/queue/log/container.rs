@@ -226,8 +226,36 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    use diarwatch_shared::config::parse;
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::worker::Faults;
+    use crate::queue::log::patterns::Patterns;
+    use crate::queue::log::{Board, LogConfig, lock};
+
+    #[test]
+    fn a_container_that_was_started_anew_between_two_questions_has_lost_its_queue() {
+        let text = "container = 'a'\naccepted = 'job (?<id>\\S+) accepted'\nfinished = 'done'\n";
+        let config: LogConfig = parse(Path::new("agent.toml"), text).unwrap();
+        let patterns = Patterns::new(&config, &mut Faults::default());
+        let board = Arc::new(Mutex::new(Board::new(&patterns, config.forget_after.0)));
+        let sink = Sink::new(Arc::clone(&board), patterns);
+        let engine = Engine::new(&config.docker_socket, "a").unwrap();
+        let mut container = Container::new(engine, "a", Duration::ZERO, sink);
+        let now = clock::now();
+        let started =
+            |secs| Inspected { running: true, started: now.plus(Duration::from_secs(secs)), terminal: false };
+        let waiting = || lock(&board).tracker.look(now).waiting;
+        container.see(started(0)).unwrap();
+        container.sink.line("job 1 accepted", Some(now), now);
+        container.see(started(0)).unwrap();
+        assert_eq!(waiting(), Ok(1.0));
+        container.see(started(1)).unwrap();
+        assert_eq!(waiting(), Ok(0.0));
+    }
 
     #[test]
     fn the_same_text_twice_is_two_lines_and_comes_again_as_two() {
