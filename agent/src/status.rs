@@ -57,6 +57,7 @@ pub struct Status {
     link: Link,
     spool: SpoolState,
     frames_emitted: u64,
+    ticks_rejected: u64,
     /// Why the last reload of the configuration was refused.
     config_problem: Option<String>,
 }
@@ -109,6 +110,7 @@ pub fn of(snapshot: &Snapshot) -> Status {
         link: snapshot.link.clone(),
         spool: snapshot.spool.clone(),
         frames_emitted: snapshot.frames_emitted,
+        ticks_rejected: snapshot.ticks_rejected,
         config_problem: snapshot.config.get("problem").and_then(Value::as_str).map(str::to_owned),
     }
 }

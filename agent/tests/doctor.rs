@@ -315,6 +315,32 @@ fn checks_are_chosen_by_id_or_group_and_an_id_that_is_not_there_is_exit_64() {
         &node.config().display().to_string(),
     ]);
     let lines = String::from_utf8(lines.stdout).unwrap();
+    let schema = serde_json::from_str(include_str!("../../shared/schemas/doctor_check.json")).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    for line in lines.lines() {
+        assert!(schema.is_valid(&serde_json::from_str(line).unwrap()), "{line}");
+    }
     assert!(lines.lines().count() == 2 && lines.contains("\"doctor_check\""), "{lines}");
     assert!(clock::uptime() - began < Duration::from_secs(3));
+}
+
+#[test]
+fn colours_and_csv_are_those_of_the_other_commands() {
+    let node = healthy();
+    let config = node.config().display().to_string();
+    let run = |more: &[&str]| {
+        let output = diarwatch(
+            &[&["doctor", "--config", &config, "--only", "disk.space,agent.socket"], more].concat(),
+        );
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (plain, coloured) = (run(&[]), run(&["--color", "always"]));
+    assert!(!plain.contains('\u{1b}') && plain.contains("■ FAIL agent.socket"), "{plain:?}");
+    assert!(coloured.contains("\u{1b}[1m\u{1b}[31m■ FAIL\u{1b}[0m agent.socket"), "{coloured:?}");
+    assert!(run(&["--json", "--color", "always"]).starts_with('{'));
+    let csv = run(&["-o", "csv"]);
+    assert!(
+        csv.starts_with("id,verdict,seen,mend\r\nagent.socket,fail,") && csv.ends_with("\r\n"),
+        "{csv:?}"
+    );
 }

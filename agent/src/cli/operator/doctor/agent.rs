@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::Facts;
 use super::host::{self, Who};
-use super::report::Finding;
+use super::report::{Finding, word};
 use crate::cli::ask::ask;
 use crate::config::{self, Config};
 
@@ -254,7 +254,10 @@ fn judge_workers(status: &Value, now_us: u64) -> Finding {
         let text = if worker["pid"].is_null() { exit.or(probe) } else { probe.or(exit) };
         text.unwrap_or("-").to_owned()
     };
-    let logs = |worker: &Value| format!("journalctl -u diarwatch-agent WORKER={} -n 50", name(worker));
+    let logs = |worker: &Value| {
+        let name = word(name(worker));
+        format!("diarwatch worker show {name}; journalctl -u diarwatch-agent WORKER={name} -n 50")
+    };
     if let Some(worker) = workers.iter().find(|worker| worker["ready"] == false) {
         return Finding::fail(Text::DoctorWorkerNotReady, &[&name(worker), &reason(worker)], logs(worker));
     }
@@ -286,7 +289,7 @@ fn judge_queues(status: &Value) -> Finding {
         return Finding::fail(Text::DoctorQueueProblem, &[&name(queue), &problem], LOGS);
     }
     match queues.iter().find(|queue| queue["growing"] == true) {
-        Some(queue) => Finding::warn(Text::DoctorQueueGrows, &[&name(queue)], "diarwatch status"),
+        Some(queue) => Finding::warn(Text::DoctorQueueGrows, &[&name(queue)], "diarwatch queue"),
         None => Finding::pass(Text::DoctorQueuesGood, &[&queues.len()]),
     }
 }

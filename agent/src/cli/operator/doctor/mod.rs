@@ -25,12 +25,12 @@ use std::time::Duration;
 
 use clap::Args;
 use diarwatch_shared::clock::{UnixMicros, now, uptime};
-use diarwatch_shared::daemon::say;
 use diarwatch_shared::exit::Exit;
 use diarwatch_shared::texts::Text;
 use serde_json::Value;
 
-use super::common::Common;
+use super::common::{Common, Form};
+use super::output::put;
 use crate::config::{Config, DEFAULT_PATH, DEFAULT_SOCKET};
 use agent::{Agent, ReadConfig};
 use host::{Host, Who};
@@ -128,7 +128,9 @@ pub(super) fn run(options: &Options, common: &Common) -> Exit {
         (options.only.is_empty() || named(&options.only)) && !named(&options.skip)
     };
     let rows = look(CHECKS.iter().filter(wanted), &facts, CHECK_TIMEOUT);
-    say(&report::render(&rows, common.form(), common.lang()));
+    let text = report::render(&rows, common.form(), common.lang());
+    // Documents are taken as they are: what colours a text may be part of a name.
+    put(&if matches!(common.form(), Form::Table | Form::Wide) { common.finish(&text) } else { text });
     report::exit(&rows)
 }
 

@@ -8,6 +8,7 @@ use diarwatch_shared::texts::{Lang, Text};
 use serde_json::{Value, json};
 
 use crate::cli::operator::common::Form;
+use crate::cli::operator::paint::{Level, Tone};
 
 /// Version of the document.
 const DOCTOR_SCHEMA: u32 = 1;
@@ -38,15 +39,15 @@ impl Verdict {
         }
     }
 
-    /// Shape and word for people; the words of a language are equally wide.
+    /// Shape and word for people, marked; the words of a language are equally wide.
     fn shown(self, lang: Lang) -> String {
-        let (shape, text) = match self {
-            Self::Pass => ('●', Text::DoctorPass),
-            Self::Skip => ('·', Text::DoctorSkip),
-            Self::Warn => ('▲', Text::DoctorWarn),
-            Self::Fail => ('■', Text::DoctorFail),
+        let (level, text) = match self {
+            Self::Pass => (Level::Ok, Text::DoctorPass),
+            Self::Skip => (Level::Unknown, Text::DoctorSkip),
+            Self::Warn => (Level::Warning, Text::DoctorWarn),
+            Self::Fail => (Level::Critical, Text::DoctorFail),
         };
-        format!("{shape} {}", text.in_lang(lang))
+        level.say(text.in_lang(lang))
     }
 }
 
@@ -157,11 +158,11 @@ pub(super) fn exit(rows: &[Row]) -> Exit {
     }
 }
 
-/// Everything in the form that was asked for.
+/// Everything in the form that was asked for, to its last line's end; text with marks of colour.
 pub(super) fn render(rows: &[Row], form: Form, lang: Lang) -> String {
     match form {
-        Form::Table | Form::Wide => text(rows, lang),
-        Form::Json => document(rows, lang).to_string(),
+        Form::Table | Form::Wide => text(rows, lang) + "\n",
+        Form::Json => format!("{}\n", document(rows, lang)),
         Form::Ndjson => {
             let line = |row: &Row| {
                 let mut value = one(row, lang);
@@ -169,18 +170,18 @@ pub(super) fn render(rows: &[Row], form: Form, lang: Lang) -> String {
                     fields.insert("schema".to_owned(), json!(DOCTOR_SCHEMA));
                     fields.insert("kind".to_owned(), json!("doctor_check"));
                 }
-                value.to_string()
+                format!("{value}\n")
             };
-            rows.iter().map(line).collect::<Vec<_>>().join("\n")
+            rows.iter().map(line).collect()
         }
         Form::Csv => {
             let line = |row: &Row| {
                 let Finding { verdict, seen, mend } = &row.finding;
                 let cells = [row.id, verdict.word(), &seen.in_lang(lang), mend.as_deref().unwrap_or("")];
-                cells.map(quoted).join(",")
+                cells.map(quoted).join(",") + "\r\n"
             };
-            let head = "id,verdict,seen,mend".to_owned();
-            std::iter::once(head).chain(rows.iter().map(line)).collect::<Vec<_>>().join("\n")
+            let head = "id,verdict,seen,mend\r\n".to_owned();
+            std::iter::once(head).chain(rows.iter().map(line)).collect()
         }
     }
 }
@@ -193,10 +194,10 @@ fn text(rows: &[Row], lang: Lang) -> String {
     let widest = rows.iter().map(|row| row.id.len()).max().unwrap_or_default();
     let mut lines = Vec::new();
     for row in rows {
-        let seen = row.finding.seen.in_lang(lang);
+        let seen = Tone::Plain.mark(&row.finding.seen.in_lang(lang));
         lines.push(format!("{} {:widest$}  {seen}", row.finding.verdict.shown(lang), row.id));
         if let Some(mend) = &row.finding.mend {
-            lines.push(format!("    try: {}", on_one_line(mend)));
+            lines.push(format!("    {} {}", Tone::Dim.mark("try:"), Tone::Plain.mark(mend)));
         }
     }
     let counts = Verdict::ALL.map(|verdict| format!("{} {}", verdict.shown(lang), count(rows, verdict)));
@@ -236,6 +237,7 @@ fn count(rows: &[Row], verdict: Verdict) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::operator::paint::finish;
     use std::collections::BTreeSet;
 
     fn row(id: &'static str, finding: Finding) -> Row {
@@ -260,7 +262,7 @@ mod tests {
 
     #[test]
     fn what_comes_from_outside_stays_on_its_line_and_is_no_template() {
-        let text = render(&rows(), Form::Table, Lang::En);
+        let text = finish(&render(&rows(), Form::Table, Lang::En), false);
         assert!(text.contains("{1}  [2J, \"x\""), "{text}");
         assert_eq!(text.lines().count(), 4, "{text}");
         assert!(text.lines().any(|line| line == "    try: sudo fix"), "{text}");
