@@ -30,6 +30,8 @@ const CONTAINERS_MAX: usize = 128;
 /// Major number of NVIDIA's character devices; from this minor on it is no GPU but a control device.
 const MAJOR: &str = "195";
 const CONTROL_MINOR: u32 = 254;
+const LINKED: &str =
+    "make them again; runc 1.1.7 does without the links; until then no `systemctl daemon-reload`";
 const RECREATE: &str =
     "with `--device nvidia.com/gpu=all` in place of `--gpus`; until then no `systemctl daemon-reload`";
 
@@ -57,6 +59,9 @@ enum Standing {
     Keeps,
     /// systemd's list lacks them.
     Loses,
+    /// They are in its configuration, and a runc before 1.1.7 left them out of systemd's list, because
+    /// they have no link below `/dev/char`.
+    LeftOut,
     /// There is no list to look at; by the way they came they would be lost.
     MayLose,
 }
@@ -144,6 +149,7 @@ fn standing(way: Way, allowed: Option<&str>, links: bool) -> Standing {
         (Way::None, _) => Standing::NoGpu,
         (Way::Privileged, _) => Standing::Keeps,
         (_, Some(allowed)) if lists_a_gpu(allowed) => Standing::Keeps,
+        (Way::Named, Some(_)) => Standing::LeftOut,
         (_, Some(_)) => Standing::Loses,
         (Way::Named, None) if links => Standing::Keeps,
         // runc before 1.1.7 leaves out what has no link below /dev/char.
@@ -192,14 +198,18 @@ fn judge(seen: &[(String, Standing)]) -> Finding {
         let generate = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml";
         format!("{generate}; sudo docker inspect {}   # make them again {RECREATE}", names.join(" "))
     };
-    let (loses, may) = (names(Standing::Loses), names(Standing::MayLose));
+    let link = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(word).collect();
+        let links = "sudo nvidia-ctk system create-dev-char-symlinks --create-all";
+        format!("{links}; runc --version; sudo docker inspect {}   # {LINKED}", names.join(" "))
+    };
+    let (hooked, left_out) = (names(Standing::Loses), names(Standing::LeftOut));
+    let loses = [hooked.as_slice(), left_out.as_slice()].concat();
     if !loses.is_empty() {
-        return Finding::warn(
-            Text::DoctorGpuContainersLose,
-            &[&loses.join(", "), &loses.len()],
-            mend(&loses),
-        );
+        let mend = if hooked.is_empty() { link(&left_out) } else { mend(&hooked) };
+        return Finding::warn(Text::DoctorGpuContainersLose, &[&loses.join(", "), &loses.len()], mend);
     }
+    let may = names(Standing::MayLose);
     if !may.is_empty() {
         return Finding::warn(Text::DoctorGpuContainersMayLose, &[&may.join(", "), &may.len()], mend(&may));
     }
@@ -323,13 +333,25 @@ mod tests {
     #[test]
     fn the_list_decides_where_there_is_one_and_the_way_where_there_is_none() {
         assert_eq!(standing(Way::Hook, Some(HOOKED), true), Standing::Loses);
-        assert_eq!(standing(Way::Named, Some(HOOKED), false), Standing::Loses, "an old runc left it out");
+        assert_eq!(standing(Way::Named, Some(HOOKED), false), Standing::LeftOut);
         assert_eq!(standing(Way::Runtime, Some(NAMED), false), Standing::Keeps);
         assert_eq!(standing(Way::Hook, None, true), Standing::MayLose);
         assert_eq!(standing(Way::Named, None, false), Standing::MayLose);
         assert_eq!(standing(Way::Named, None, true), Standing::Keeps);
         assert_eq!(standing(Way::Privileged, Some(HOOKED), false), Standing::Keeps);
         assert_eq!(standing(Way::None, Some(HOOKED), true), Standing::NoGpu);
+    }
+
+    #[test]
+    fn what_mends_a_container_follows_from_how_it_was_made() {
+        let mend = |seen: &[(&str, Standing)]| {
+            let seen: Vec<_> = seen.iter().map(|(name, standing)| ((*name).to_owned(), *standing)).collect();
+            judge(&seen).mend.unwrap_or_default()
+        };
+        assert!(mend(&[("a", Standing::Loses), ("b", Standing::LeftOut)]).contains("cdi generate"));
+        assert!(mend(&[("b", Standing::LeftOut)]).contains("create-dev-char-symlinks"));
+        assert!(mend(&[("c", Standing::MayLose)]).contains("docker inspect c "));
+        assert_eq!(mend(&[("d", Standing::Keeps), ("e", Standing::NoGpu)]), "");
     }
 
     #[test]
