@@ -65,10 +65,25 @@ fn a_key_that_the_agent_may_not_read_is_named_with_the_user_and_what_gives_it() 
     let words = ["nobody", &key, "root:root 0600", &format!("sudo chown nobody {key}")];
     doctor(&node, &[]).finds("identity.files", "fail", &words);
     belongs_to(&node, "node.key", 65_534);
+    // What is no secret is not taken from others.
+    mode(&node, "ca.pem", 0o600);
+    let ca = node.path("ca.pem").display().to_string();
+    doctor(&node, &[]).finds("identity.files", "fail", &["nobody", &format!("sudo chmod a+r {ca}")]);
+    mode(&node, "ca.pem", 0o644);
+    // The agent has to be let through the directories above, too.
+    mode(&node, "", 0o700);
+    let above = node.path("").display().to_string();
+    let words = ["nobody", &format!("sudo chmod o+x {}", above.trim_end_matches('/'))];
+    doctor(&node, &[]).finds("identity.files", "fail", &words);
+    mode(&node, "", 0o755);
+    doctor(&node, &[]).finds("identity.files", "pass", &[]);
+    // And through those above what a link stands for.
     std::fs::create_dir(node.path("shut")).unwrap();
     std::fs::rename(node.path("ca.pem"), node.path("shut/ca.pem")).unwrap();
     std::os::unix::fs::symlink(node.path("shut/ca.pem"), node.path("ca.pem")).unwrap();
     doctor(&node, &[]).finds("identity.files", "pass", &[]);
+    mode(&node, "shut", 0o700);
+    doctor(&node, &[]).finds("identity.files", "fail", &["nobody", "shut (root:root 0700)"]);
 }
 
 #[test]

@@ -118,7 +118,7 @@ fn user_of_unit(unit: &str) -> Option<String> {
 pub(super) fn config(facts: &Facts) -> Finding {
     let path = facts.config_path.display().to_string();
     match &facts.config {
-        None => Finding::fail(Text::DoctorConfigHung, &[&path], format!("ls -l {path}")),
+        None => Finding::fail(Text::DoctorConfigHung, &[&path], format!("ls -l {}", word(&path))),
         Some(ReadConfig::Good(_)) => Finding::pass(Text::DoctorConfigGood, &[&path]),
         Some(ReadConfig::Unreadable(error)) if error.kind() == ErrorKind::PermissionDenied => {
             Finding::skip(Text::DoctorNotAllowed, &[&facts.host.me.name, &path])
@@ -129,7 +129,7 @@ pub(super) fn config(facts: &Facts) -> Finding {
         }
         Some(ReadConfig::Bad(faults)) => {
             let first = faults.first().map(ToString::to_string).unwrap_or_default();
-            let mend = format!("diarwatch config check {path}");
+            let mend = format!("diarwatch config check {}", word(&path));
             Finding::fail(Text::DoctorConfigBad, &[&first, &faults.len()], mend)
         }
     }

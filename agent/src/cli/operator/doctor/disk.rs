@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Facts;
 use super::host::{self, CHANGE};
-use super::report::Finding;
+use super::report::{Finding, word};
 use crate::config::SpoolConfig;
 
 /// Files that a spool needs to go on: a generation has a few, and a new one is begun before the old goes.
@@ -60,13 +60,13 @@ pub(super) fn directory(facts: &Facts) -> Finding {
     let wanted = config.directory.display();
     if stat.f_flag.contains(StatVfsMountFlags::RDONLY) {
         let mend = format!(
-            "findmnt -T {0}; sudo dmesg | tail; sudo mount -o remount,rw $(findmnt -nT {0} -o TARGET)",
-            place.display()
+            "findmnt -T {0}; sudo dmesg | tail; sudo mount -o remount,rw \"$(findmnt -nT {0} -o TARGET)\"",
+            word(place.display())
         );
         return Finding::fail(Text::DoctorReadOnly, &[&wanted], mend);
     }
     if !place.is_dir() {
-        let mend = format!("ls -ld {}", place.display());
+        let mend = format!("ls -ld {}", word(place.display()));
         return Finding::fail(Text::DoctorNoDirectory, &[&wanted, &place.display()], mend);
     }
     let who = facts.agent_user();
@@ -74,10 +74,11 @@ pub(super) fn directory(facts: &Facts) -> Finding {
         Ok(None) => Finding::pass(Text::DoctorMayWrite, &[&who.name, &wanted]),
         Ok(Some(obstacle)) => {
             let shown = format!("{} ({})", obstacle.path.display(), facts.host.shown(&obstacle));
+            let wanted_word = word(&wanted);
             let mend = if obstacle.path == config.directory {
-                format!("sudo chown -R {} {wanted}; sudo chmod u+rwx {wanted}", who.name)
+                format!("sudo chown -R {} {wanted_word}; sudo chmod u+rwx {wanted_word}", who.name)
             } else {
-                format!("sudo install -d -o {} -m 0750 {wanted}; namei -l {wanted}", who.name)
+                format!("sudo install -d -o {} -m 0750 {wanted_word}; namei -l {wanted_word}", who.name)
             };
             Finding::fail(Text::DoctorMayNotWrite, &[&who.name, &wanted, &shown], mend)
         }
@@ -97,8 +98,10 @@ pub(super) fn space(facts: &Facts) -> Finding {
 
 fn judge_space(place: &Path, left: Left, config: &SpoolConfig, used: u64) -> Finding {
     let shown = place.display();
-    let mend =
-        format!("df -h {shown}; sudo du -xh --max-depth=2 $(findmnt -nT {shown} -o TARGET) | sort -h | tail");
+    let mend = format!(
+        "df -h {0}; sudo du -xh --max-depth=2 \"$(findmnt -nT {0} -o TARGET)\" | sort -h | tail",
+        word(&shown)
+    );
     if left.bytes < config.generation_bytes.0.saturating_mul(GENERATIONS_LEAST) {
         return Finding::fail(Text::DoctorDiskFull, &[&shown, &size(left.bytes)], mend);
     }
@@ -125,7 +128,8 @@ pub(super) fn inodes(facts: &Facts) -> Finding {
 fn judge_inodes(place: &Path, left: Left) -> Finding {
     let shown = place.display();
     let mend = format!(
-        "df -i {shown}; sudo du -x --inodes --max-depth=2 $(findmnt -nT {shown} -o TARGET) | sort -n | tail"
+        "df -i {0}; sudo du -x --inodes --max-depth=2 \"$(findmnt -nT {0} -o TARGET)\" | sort -n | tail",
+        word(&shown)
     );
     match left.inodes {
         None => Finding::skip(Text::DoctorNoInodes, &[&shown]),

@@ -145,12 +145,15 @@ pub(super) fn guard(path: &Path) -> io::Result<Guard> {
 /// The first thing on the way that does not let somebody: a directory above, or the path itself.
 pub(super) fn obstacle(path: &Path, who: &Who, want: u32) -> io::Result<Option<Guard>> {
     let whole = std::path::absolute(path)?;
-    let mut above: Vec<&Path> = whole.ancestors().skip(1).collect();
-    above.reverse();
-    for directory in above {
-        let guard = guard(directory)?;
-        if !guard.lets(who, THROUGH) {
-            return Ok(Some(guard));
+    // The way to a link, and the way to what it stands for.
+    for end in [&whole, &std::fs::canonicalize(&whole)?] {
+        let mut above: Vec<&Path> = end.ancestors().skip(1).collect();
+        above.reverse();
+        for directory in above {
+            let guard = guard(directory)?;
+            if !guard.lets(who, THROUGH) {
+                return Ok(Some(guard));
+            }
         }
     }
     let guard = guard(&whole)?;

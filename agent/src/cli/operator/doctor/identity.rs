@@ -10,7 +10,7 @@ use diarwatch_shared::texts::Text;
 
 use super::Facts;
 use super::host::{self, Guard, READ, Who};
-use super::report::Finding;
+use super::report::{Finding, word};
 
 /// A certificate that ends within this is worth a look.
 const SOON: Duration = Duration::from_secs(30 * 86_400);
@@ -27,17 +27,17 @@ pub(super) fn files(facts: &Facts) -> Finding {
     };
     let who = facts.agent_user();
     let paths = [&config.identity.ca, &config.identity.certificate, &config.identity.key];
-    let found = paths.into_iter().find_map(|path| unreadable(facts, path, &who));
+    let found = paths.into_iter().find_map(|path| unreadable(facts, path, &config.identity.key, &who));
     found.unwrap_or_else(|| Finding::pass(Text::DoctorIdentityReadable, &[&who.name]))
 }
 
 /// What keeps the agent from a file, if anything does.
-fn unreadable(facts: &Facts, path: &Path, who: &Who) -> Option<Finding> {
+fn unreadable(facts: &Facts, path: &Path, key: &Path, who: &Who) -> Option<Finding> {
     match host::obstacle(path, who, READ) {
         Ok(None) => None,
         Ok(Some(obstacle)) => {
             let shown = format!("{} ({})", obstacle.path.display(), facts.host.shown(&obstacle));
-            let mend = grant(&obstacle, path, who);
+            let mend = grant(&obstacle, path, path == key, who);
             Some(Finding::fail(Text::DoctorMayNotRead, &[&who.name, &path.display(), &shown], mend))
         }
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Some(
@@ -53,12 +53,15 @@ fn unreadable(facts: &Facts, path: &Path, who: &Who) -> Option<Finding> {
 }
 
 /// How to let the agent through what stands in its way.
-fn grant(obstacle: &Guard, wanted: &Path, who: &Who) -> String {
-    let (path, name) = (obstacle.path.display(), &who.name);
-    if obstacle.path == wanted {
+fn grant(obstacle: &Guard, wanted: &Path, is_key: bool, who: &Who) -> String {
+    let (path, name) = (word(obstacle.path.display()), &who.name);
+    if obstacle.path != wanted {
+        format!("sudo chmod o+x {path}")
+    } else if is_key {
         format!("sudo chown {name} {path}; sudo chmod u+r,go-rwx {path}")
     } else {
-        format!("sudo chmod o+x {path}")
+        // No secret, and an aggregator on this host may read the same one.
+        format!("sudo chmod a+r {path}")
     }
 }
 
@@ -88,11 +91,15 @@ fn judge_key(guard: &Guard, shown: &str, agent: &Who) -> Finding {
         return Finding::fail(
             Text::DoctorKeyOpen,
             &[&path, &shown],
-            format!("sudo chmod {bits} {path}   # others may have it already: issue a new one"),
+            format!("sudo chmod {bits} {}   # others may have it already: issue a new one", word(&path)),
         );
     }
     if guard.mode & GROUP_READS != 0 && !by_group {
-        return Finding::warn(Text::DoctorKeyGroup, &[&path, &shown], format!("sudo chmod g-r {path}"));
+        return Finding::warn(
+            Text::DoctorKeyGroup,
+            &[&path, &shown],
+            format!("sudo chmod g-r {}", word(&path)),
+        );
     }
     Finding::pass(Text::DoctorKeyClosed, &[&path, &shown])
 }
@@ -132,8 +139,10 @@ fn judge_certificate(
     let NodeCertificate { node, term } = match judged {
         Ok(certificate) => certificate,
         Err(error) => {
-            let mend =
-                format!("openssl x509 -in {shown} -noout -subject -issuer -enddate -ext subjectAltName");
+            let mend = format!(
+                "openssl x509 -in {} -noout -subject -issuer -enddate -ext subjectAltName",
+                word(&shown)
+            );
             return Finding::fail(Text::DoctorCertificateUnfit, &[&shown, &error], mend);
         }
     };

@@ -10,7 +10,7 @@ use diarwatch_shared::identity::Identity;
 use diarwatch_shared::texts::Text;
 use serde_json::Value;
 
-use super::report::Finding;
+use super::report::{Finding, word};
 use super::{CHECK_TIMEOUT, Facts, begin};
 use crate::config::Config;
 use crate::uplink;
@@ -64,8 +64,8 @@ impl Cause {
 
     fn finding(&self, endpoint: &str, config: Option<&Config>) -> Finding {
         let (host, port) = endpoint.rsplit_once(':').unwrap_or((endpoint, "9440"));
-        let host = host.trim_matches(['[', ']']);
-        let certificate = config.map(|config| config.identity.certificate.display().to_string());
+        let host = word(host.trim_matches(['[', ']']));
+        let certificate = config.map(|config| word(config.identity.certificate.display()));
         let certificate = certificate.unwrap_or_else(|| "/etc/diarwatch/node.pem".to_owned());
         match self {
             Self::Name(said) => Finding::fail(
