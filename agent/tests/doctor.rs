@@ -247,6 +247,17 @@ fn a_configuration_with_a_fault_is_told_with_its_place_and_one_that_hangs_holds_
     node.more = "[gpu]\nfast_intervall = \"1s\"\n".into();
     let words = ["agent.toml:16:1", "did you mean `fast_interval`?", "config check"];
     doctor(&node, &[]).finds("agent.config", "fail", &words);
+    // What an agent refused once stands until it is asked again.
+    node.more = "[gpu]\nenabled = false\n".into();
+    let agent = node.run();
+    node.put("agent.toml", "nonsense");
+    agent.signal(rustix::process::Signal::HUP);
+    agent.until("the reload is refused", |status| status["config_problem"].as_str().map(drop));
+    doctor(&node, &[]).finds("agent.config", "warn", &["refused it at its last reload", "systemctl reload"]);
+    agent.signal(rustix::process::Signal::HUP);
+    agent.until("the reload is taken", |status| status["config_problem"].is_null().then_some(()));
+    doctor(&node, &[]).finds("agent.config", "pass", &[]);
+    drop(agent);
     node.more = String::new();
     let pipe = node.path("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());

@@ -220,6 +220,7 @@ texts! {
     DoctorConfigHung: "{0} の読み込みが終わりません (ファイルシステムの応答なし、またはパイプ)", "reading {0} does not end (a file system that hangs, or a pipe)";
     DoctorConfigMissing: "{0} を読めません: {1}", "{0} cannot be read: {1}";
     DoctorConfigBad: "設定に {1} 件の誤り: {0}", "the configuration has {1} faults: {0}";
+    DoctorReloadRefused: "ファイルは正しいですが、動作中のエージェントは前回の再読み込みを拒否し、以前の設定のままです: {0}", "the file is good, but the agent that runs refused it at its last reload and goes on with what it had: {0}";
     DoctorAgentAnswers: "ノード {0} のエージェントが {1} で応答しています", "the agent of node {0} answers at {1}";
     DoctorAgentAbsent: "エージェントが動作していません: {0}: {1}", "the agent does not run: {0}: {1}";
     DoctorAgentDead: "エージェントが動作していません: ソケット {0} だけが残っています", "the agent does not run: only its socket {0} is left";

@@ -16,6 +16,7 @@ use crate::cli::ask::ask;
 use crate::config::{self, Config};
 
 const LOGS: &str = "journalctl -u diarwatch-agent -n 50";
+const RELOAD: &str = "sudo systemctl reload diarwatch-agent; diarwatch config show";
 const RESTART: &str = "sudo systemctl restart diarwatch-agent";
 /// The unit, where packages and administrators put it; the last one wins.
 const UNITS: [&str; 3] = [
@@ -119,7 +120,13 @@ pub(super) fn config(facts: &Facts) -> Finding {
     let path = facts.config_path.display().to_string();
     match &facts.config {
         None => Finding::fail(Text::DoctorConfigHung, &[&path], format!("ls -l {}", word(&path))),
-        Some(ReadConfig::Good(_)) => Finding::pass(Text::DoctorConfigGood, &[&path]),
+        Some(ReadConfig::Good(_)) => {
+            let refused = facts.status().ok().and_then(|status| status["config_problem"].as_str());
+            refused.map_or_else(
+                || Finding::pass(Text::DoctorConfigGood, &[&path]),
+                |problem| Finding::warn(Text::DoctorReloadRefused, &[&problem], RELOAD),
+            )
+        }
         Some(ReadConfig::Unreadable(error)) if error.kind() == ErrorKind::PermissionDenied => {
             Finding::skip(Text::DoctorNotAllowed, &[&facts.host.me.name, &path])
                 .try_this("sudo diarwatch doctor")

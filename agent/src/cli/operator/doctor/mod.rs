@@ -140,7 +140,8 @@ impl Options {
         if self.config != Path::new(DEFAULT_PATH) {
             return self.config.clone();
         }
-        let told = common.ask(&serde_json::json!({ "ask": "config" })).ok();
+        let common = common.clone();
+        let told = bounded(move || common.ask(&serde_json::json!({ "ask": "config" })).ok()).flatten();
         let path = told.as_ref().and_then(|document| document.get("path")?.as_str());
         path.map_or_else(|| self.config.clone(), PathBuf::from)
     }
