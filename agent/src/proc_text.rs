@@ -32,6 +32,40 @@ pub fn cpu_times(stat: &str) -> Option<CpuTimes> {
     Some(CpuTimes { total, idle })
 }
 
+/// A process, of /proc/PID/stat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessStat {
+    /// `R`, `S`, `D`, `Z`, ...
+    pub state: char,
+    /// Its process group.
+    pub group: u32,
+    /// User and system time of it and of its children that were waited for, in kernel ticks.
+    pub cpu_ticks: u64,
+    /// When it started, in kernel ticks since boot.
+    pub start_ticks: u64,
+}
+
+impl ProcessStat {
+    /// Whether it still runs; one that only waits to be reaped does not.
+    #[must_use]
+    pub fn lives(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X' | 'x')
+    }
+}
+
+/// /proc/PID/stat; its second field, the name, may hold anything, also `)`.
+#[must_use]
+pub fn process_stat(stat: &str) -> Option<ProcessStat> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    Some(ProcessStat {
+        state: fields.first()?.chars().next()?,
+        group: fields.get(2)?.parse().ok()?,
+        cpu_ticks: [11, 12, 13, 14].into_iter().filter_map(number).sum(),
+        start_ticks: number(19)?,
+    })
+}
+
 /// Memory of the host, bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Memory {

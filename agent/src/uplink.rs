@@ -246,7 +246,7 @@ async fn greet(
             Ok((durable, far))
         }
         FromAggregator::Refused { reason } => Err(LinkError::Refused(reason)),
-        FromAggregator::Ack { .. } => Err(LinkError::Lost("ack before the welcome".into())),
+        _ => Err(LinkError::Lost("another message before the welcome".into())),
     }
 }
 
@@ -269,7 +269,10 @@ async fn acks(
         match hear_one(hear).await? {
             FromAggregator::Ack { durable } => trim(uplink, &durable).await,
             FromAggregator::Refused { reason } => return Err(LinkError::Refused(reason)),
-            FromAggregator::Welcome { .. } => {}
+            FromAggregator::Welcome { .. }
+            | FromAggregator::Lease { .. }
+            | FromAggregator::Intent { .. }
+            | FromAggregator::Unknown => {}
         }
         let round_trip = connection.rtt().as_secs_f64() * 1e3;
         uplink.board.update(|board| board.link.round_trip_ms = Some(round_trip));

@@ -24,8 +24,11 @@ use crate::config::worker::{DriverKind, WorkerConfig};
 use crate::judge::{Action, Input, JudgeConfig, Phase, State, step};
 use crate::probe::{ProbeError, ProbeResult, Prober};
 use crate::restart::child::ChildDriver;
-use crate::restart::{Driver, Exit};
+use crate::restart::docker::DockerDriver;
+use crate::restart::systemd::SystemdDriver;
+use crate::restart::{Driver, News};
 use crate::status::Number;
+use crate::words::Words;
 
 /// Events of one worker that wait for the frame stage before the worker's task waits as well.
 pub const EVENTS_WAITING_MAX: usize = 256;
@@ -109,6 +112,10 @@ pub fn start(
     for config in configs {
         match config.driver {
             DriverKind::Child => tasks.spawn(look_after(config, ChildDriver::new, ways.clone())),
+            DriverKind::Systemd => {
+                tasks.spawn(look_after(config, |c, _| SystemdDriver::new(c), ways.clone()))
+            }
+            DriverKind::Docker => tasks.spawn(look_after(config, |c, _| DockerDriver::new(c), ways.clone())),
         };
     }
     Ok(tasks)
@@ -116,10 +123,14 @@ pub fn start(
 
 /// Looks after one worker until the stop. A task that panics is a fault of the agent: its worker ends
 /// with it (its driver sees to that when it is dropped) and is looked after anew.
-async fn look_after<D: Driver + 'static>(config: WorkerConfig, driver: fn(WorkerConfig) -> D, ways: Ways) {
+async fn look_after<D: Driver + 'static>(
+    config: WorkerConfig,
+    driver: fn(WorkerConfig, Words) -> D,
+    ways: Ways,
+) {
     loop {
         let mut task = JoinSet::new();
-        task.spawn(Worker::new(config.clone(), driver(config.clone()), ways.clone()).run());
+        task.spawn(Worker::new(config.clone(), driver(config.clone(), Words::default()), ways.clone()).run());
         match task.join_next().await {
             Some(Err(error)) if error.is_panic() => {
                 tracing::error!(worker = %config.name, %error, "a fault of the agent ended the worker; it is started again");
@@ -133,7 +144,7 @@ async fn look_after<D: Driver + 'static>(config: WorkerConfig, driver: fn(Worker
 /// What the loop of a worker waits for.
 enum Happening {
     Stop,
-    Exited(Exit),
+    News(News),
     /// The probe that began while this process lived came to its end.
     Probed(u32, ProbeResult),
     /// The frame stage has room for an event, or is gone.
@@ -196,7 +207,10 @@ impl<D: Driver> Worker<D> {
             let happening = self.next().await;
             match happening {
                 Happening::Stop => break,
-                Happening::Exited(Exit { pid, reason }) => self.judge(Input::Exited { pid, reason }).await,
+                Happening::News(News::Exited(exit)) => {
+                    self.judge(Input::Exited { pid: exit.pid, reason: exit.reason }).await;
+                }
+                Happening::News(_) => {}
                 Happening::Probed(pid, result) => self.probed(pid, result).await,
                 Happening::Room(Some(permit)) => self.send_one(permit),
                 Happening::Room(None) => self.lose_events(),
@@ -205,7 +219,7 @@ impl<D: Driver> Worker<D> {
             self.begin_probe();
             self.send_status();
         }
-        self.driver.stop(self.config.stop_grace.0).await;
+        self.driver.leave(self.config.stop_grace.map_or(Duration::from_secs(10), |grace| grace.0)).await;
         self.flush().await;
     }
 
@@ -219,7 +233,7 @@ impl<D: Driver> Worker<D> {
             // In this order: a stop goes before everything, an exit before a probe of what is no more.
             biased;
             () = stopped(&mut self.ways.stop) => Happening::Stop,
-            exit = self.driver.exited() => Happening::Exited(exit),
+            news = self.driver.news() => Happening::News(news),
             permit = room.reserve_owned(), if events_wait => Happening::Room(permit.ok()),
             (pid, result) = or_never(probing) => Happening::Probed(pid, result),
             () = tokio::time::sleep(wake) => Happening::Tick,
@@ -264,7 +278,7 @@ impl<D: Driver> Worker<D> {
 
     async fn start_process(&mut self) -> Input {
         match self.driver.start().await {
-            Ok(pid) => Input::Started { pid },
+            Ok(process) => Input::Started { pid: process.pid },
             Err(error) => Input::StartFailed { reason: error.to_string() },
         }
     }
@@ -417,7 +431,8 @@ fn millis(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::restart::StartError;
+    use crate::restart::{Exit, Found, Process, Signal, StartError};
+    use std::collections::BTreeSet;
     use std::path::Path;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -429,20 +444,38 @@ mod tests {
     }
 
     impl Driver for Crashing {
-        async fn start(&mut self) -> Result<u32, StartError> {
-            let pid = self.starts.fetch_add(1, Ordering::Relaxed) + 1;
-            self.alive = Some(pid);
-            Ok(pid)
+        async fn look(&mut self) -> Result<Found, String> {
+            Ok(Found::Stopped { exit: None })
         }
 
-        async fn exited(&mut self) -> Exit {
+        async fn start(&mut self) -> Result<Process, StartError> {
+            let pid = self.starts.fetch_add(1, Ordering::Relaxed) + 1;
+            self.alive = Some(pid);
+            Ok(Process { pid, age: Duration::ZERO })
+        }
+
+        async fn news(&mut self) -> News {
             match self.alive.take() {
-                Some(pid) => Exit { pid, reason: String::from("exit code 1") },
+                Some(pid) => {
+                    News::Exited(Exit { pid, reason: String::from("exit code 1"), ..Exit::default() })
+                }
                 None => std::future::pending().await,
             }
         }
 
-        async fn stop(&mut self, _grace: Duration) {}
+        async fn signal(&mut self, _signal: Signal) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn pids(&self) -> BTreeSet<u32> {
+            BTreeSet::new()
+        }
+
+        async fn leave(&mut self, _grace: Duration) {}
+
+        fn outlives_the_agent(&self) -> bool {
+            false
+        }
     }
 
     fn config() -> WorkerConfig {
@@ -495,16 +528,32 @@ mod tests {
     static FAULTS: AtomicU32 = AtomicU32::new(0);
 
     impl Driver for Faulty {
-        async fn start(&mut self) -> Result<u32, StartError> {
+        async fn look(&mut self) -> Result<Found, String> {
+            self.0.look().await
+        }
+
+        async fn start(&mut self) -> Result<Process, StartError> {
             assert_ne!(FAULTS.fetch_add(1, Ordering::Relaxed), 0, "a fault of the agent");
             self.0.start().await
         }
 
-        async fn exited(&mut self) -> Exit {
+        async fn news(&mut self) -> News {
             std::future::pending().await
         }
 
-        async fn stop(&mut self, _grace: Duration) {}
+        async fn signal(&mut self, _signal: Signal) -> Result<(), String> {
+            Ok(())
+        }
+
+        fn pids(&self) -> BTreeSet<u32> {
+            BTreeSet::new()
+        }
+
+        async fn leave(&mut self, _grace: Duration) {}
+
+        fn outlives_the_agent(&self) -> bool {
+            false
+        }
     }
 
     #[tokio::test]
@@ -512,7 +561,7 @@ mod tests {
         let (out, mut outputs) = mpsc::channel(16);
         let (stop, stopped) = watch::channel(false);
         let ways = Ways { prober: Prober::new().unwrap(), out, stop: stopped };
-        let faulty = |_| Faulty(Crashing { starts: Arc::default(), alive: None });
+        let faulty = |_, _| Faulty(Crashing { starts: Arc::default(), alive: None });
         let task = tokio::spawn(look_after(config(), faulty, ways));
         let mut told = outputs.recv().await;
         while let Some(WorkerOutput::Status(_)) = told {

@@ -222,7 +222,9 @@ async fn greet(connection: &Connection, node: &NodeId, store: &Store) -> Result<
         Some((Kind::Control, body)) => serde_json::from_slice(&body).map_err(|error| lost(&error))?,
         _ => return Err(LinkError::Refused("it did not begin with a hello".into())),
     };
-    let FromAgent::Hello { version, mut epochs, .. } = hello;
+    let FromAgent::Hello { version, mut epochs, .. } = hello else {
+        return Err(LinkError::Refused("it did not begin with a hello".into()));
+    };
     epochs.truncate(EPOCHS_MAX);
     store.update(|memory| memory.nodes.entry(node.clone()).or_default().version = Some(cut(&version)));
     let (answer, answered) = oneshot::channel();

@@ -80,6 +80,117 @@ pub enum What {
         /// The wait before that restart, in milliseconds.
         restart_in_ms: u64,
     },
+    /// A worker that ran already is looked after; nothing was done to it.
+    WorkerAdopted {
+        /// Which worker.
+        worker: WorkerId,
+        /// Its process.
+        pid: u32,
+        /// How long it runs already, in milliseconds.
+        age_ms: u64,
+    },
+    /// A live worker is being stopped, to be started again.
+    WorkerStopping {
+        /// Which worker.
+        worker: WorkerId,
+        /// Its process.
+        pid: u32,
+        /// Why.
+        cause: Cause,
+        /// What was seen, for a person.
+        reason: String,
+    },
+    /// A worker does not run and is left so: a person stopped it, or holds it.
+    WorkerLeftAlone {
+        /// Which worker.
+        worker: WorkerId,
+        /// Why.
+        reason: String,
+    },
+    /// A worker was restarted too often: the next tries come after long waits, for ever.
+    WorkerBreakerOpen {
+        /// Which worker.
+        worker: WorkerId,
+        /// Restarts within the window.
+        restarts: u32,
+        /// The wait before the next try, in milliseconds.
+        next_try_in_ms: u64,
+        /// How it ended last.
+        reason: String,
+    },
+    /// A worker has been ready without a break for long.
+    WorkerStable {
+        /// Which worker.
+        worker: WorkerId,
+        /// For how long, in milliseconds.
+        ready_ms: u64,
+    },
+    /// A worker ended and something of it is still there.
+    WorkerLeftover {
+        /// Which worker.
+        worker: WorkerId,
+        /// Processes that no signal ends, or that came up again.
+        pids: Vec<u32>,
+        /// GPU memory that nobody gave back, in bytes.
+        gpu_memory_bytes: u64,
+        /// What to do, for a person.
+        advice: String,
+    },
+    /// A worker wrote of trouble, or its GPU told of it; what follows from it is told by itself.
+    WorkerTrouble {
+        /// Which worker.
+        worker: WorkerId,
+        /// What, in a word: `cuda_out_of_memory`, `xid_79`, `token`, ...
+        trouble: String,
+        /// What was read, masked, and what to do about it.
+        text: String,
+    },
+    /// Jobs that were under way when a worker ended.
+    WorkerJobsLost {
+        /// Which worker.
+        worker: WorkerId,
+        /// Their ids, as far as they are known; at most a hundred.
+        jobs: Vec<String>,
+        /// All of them, also those without an id.
+        count: u32,
+        /// How many were given back to the queue.
+        resubmitted: u32,
+    },
+    /// A job ended two workers and is not given back any more.
+    WorkerJobSetAside {
+        /// The worker that it ended last.
+        worker: WorkerId,
+        /// Which job.
+        job: String,
+        /// How many workers it ended.
+        kills: u32,
+        /// What became of it: set aside by the hook, or why that failed.
+        outcome: String,
+    },
+    /// What a person wanted of a worker, and what became of it.
+    WorkerOrder {
+        /// Which worker.
+        worker: WorkerId,
+        /// `restart`, `drain`, `resume`, `hold`, `release`.
+        verb: String,
+        /// Who.
+        by: String,
+        /// Why, in that person's words.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// Why it was refused, when it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refused: Option<String>,
+    },
+    /// What was seen around the end of a worker; see the agent's `evidence`.
+    WorkerEvidence {
+        /// Which worker.
+        worker: WorkerId,
+        /// The restart that followed: its number since the agent began to count.
+        restart: u64,
+        /// The bundle.
+        bundle: serde_json::Value,
+    },
     /// A driver call does not return.
     GpuDriverUnresponsive {
         /// The NVML function, or `unknown`.
@@ -100,6 +211,41 @@ pub enum What {
     Unknown,
 }
 
+/// Why a worker is stopped or started anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// Its process ended.
+    Exited,
+    /// It could not be started.
+    StartFailed,
+    /// It was not ready in the time a start may take.
+    StartOverdue,
+    /// It says that it is not ready, and does nothing.
+    NotReady,
+    /// It lives and nothing of it moves.
+    Wedged,
+    /// Its GPU memory grows with each job.
+    GpuMemoryGrowth,
+    /// It runs out of GPU memory.
+    CudaOutOfMemory,
+    /// Nothing on the GPU works in its process any more.
+    CudaContextLost,
+    /// The GPU driver says that the application has to be restarted.
+    Xid,
+    /// It came up without its GPU.
+    FellToCpu,
+    /// It says that it is ready, and a job made up for it does not come to its end.
+    ProofFailed,
+    /// A person wanted it.
+    Operator,
+    /// Its configuration changed.
+    Reconfigured,
+    /// A cause of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
 impl Event {
     /// An event of this version.
     #[must_use]
@@ -115,7 +261,18 @@ impl Event {
             | What::WorkerReady { worker, .. }
             | What::WorkerNotReady { worker, .. }
             | What::WorkerStartOverdue { worker, .. }
-            | What::WorkerExited { worker, .. } => Some(worker),
+            | What::WorkerExited { worker, .. }
+            | What::WorkerAdopted { worker, .. }
+            | What::WorkerStopping { worker, .. }
+            | What::WorkerLeftAlone { worker, .. }
+            | What::WorkerBreakerOpen { worker, .. }
+            | What::WorkerStable { worker, .. }
+            | What::WorkerLeftover { worker, .. }
+            | What::WorkerTrouble { worker, .. }
+            | What::WorkerJobsLost { worker, .. }
+            | What::WorkerJobSetAside { worker, .. }
+            | What::WorkerOrder { worker, .. }
+            | What::WorkerEvidence { worker, .. } => Some(worker),
             _ => None,
         }
     }

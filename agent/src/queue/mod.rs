@@ -96,6 +96,24 @@ pub struct Ended {
     pub audio_seconds: Option<f64>,
 }
 
+/// A job that waits or is worked on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct UnderWay {
+    /// Its id, where the source tells one.
+    pub id: Option<String>,
+    /// When it came in, as far as that is known.
+    #[serde(rename = "since_us")]
+    pub since: UnixMicros,
+    /// When it was begun; none while it waits.
+    #[serde(rename = "started_us")]
+    pub started: Option<UnixMicros>,
+    /// Length of its audio, in seconds, where that is known.
+    pub audio_seconds: Option<f64>,
+}
+
+/// Jobs under way of one queue that are told.
+pub const UNDER_WAY_MAX: usize = 100;
+
 /// Where a queue is now, for people.
 #[derive(Clone, Debug, Serialize)]
 pub struct QueueStatus {

@@ -7,16 +7,18 @@
 //! the next start. The worker ends with the agent, in any case: at a stop with its grace, at a panic
 //! by `Drop`, at a SIGKILL of the agent by the death signal (its first process only).
 
+use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal};
+use rustix::process::Pid;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
-use super::{Driver, Exit, StartError, output};
+use super::{Driver, Exit, Found, News, Process, Signal, StartError, output, processes};
 use crate::config::worker::WorkerConfig;
+use crate::words::Words;
 
 /// How long the output of an ended worker is still read, in milliseconds: its last words are the
 /// reason, but a stranger that inherited the pipe may keep it open for ever.
@@ -42,44 +44,73 @@ const OWN_VARIABLES: [&str; 8] = [
 pub struct ChildDriver {
     config: WorkerConfig,
     running: Option<Running>,
+    /// Where what it writes is kept.
+    words: Words,
 }
 
 impl ChildDriver {
     /// A driver of this worker; nothing runs yet.
     #[must_use]
-    pub fn new(config: WorkerConfig) -> Self {
-        Self { config, running: None }
+    pub fn new(config: WorkerConfig, words: Words) -> Self {
+        Self { config, running: None, words }
     }
 }
 
 impl Driver for ChildDriver {
-    async fn start(&mut self) -> Result<u32, StartError> {
+    /// A worker of a former agent ended with it.
+    async fn look(&mut self) -> Result<Found, String> {
+        Ok(Found::Stopped { exit: None })
+    }
+
+    async fn start(&mut self) -> Result<Process, StartError> {
         let (program, arguments) = self.config.command.split_first().ok_or(StartError::NoCommand)?;
         let spawned = command(program, arguments, &self.config).spawn();
         let child = spawned.map_err(|source| StartError::NotRun { program: program.clone(), source })?;
-        let running = Running::new(child, &self.config);
+        let running = Running::new(child, &self.config, &self.words);
         let running = running.ok_or_else(|| StartError::GoneAtOnce { program: program.clone() })?;
         let pid = running.pid;
         self.running = Some(running);
-        Ok(pid)
+        Ok(Process { pid, age: Duration::ZERO })
     }
 
-    async fn exited(&mut self) -> Exit {
+    async fn news(&mut self) -> News {
         let Some(running) = &mut self.running else { return std::future::pending().await };
         let status = running.child.wait().await;
-        let reason = status.map_or_else(|error| format!("its end could not be read: {error}"), reason_of);
-        let exit = Exit { pid: running.pid, reason };
+        let mut exit = status.map_or_else(
+            |error| Exit { reason: format!("its end could not be read: {error}"), ..Exit::default() },
+            exit_of,
+        );
+        exit.pid = running.pid;
         if let Some(running) = self.running.take() {
             running.clear_up();
         }
-        exit
+        News::Exited(exit)
     }
 
-    async fn stop(&mut self, grace: Duration) {
+    async fn signal(&mut self, signal: Signal) -> Result<(), String> {
+        let Some(running) = &self.running else { return Ok(()) };
+        match signal {
+            Signal::Terminate => running.signal_first(rustix::process::Signal::TERM),
+            Signal::Traceback(number) => {
+                let named = rustix::process::Signal::from_named_raw(number);
+                named
+                    .ok_or_else(|| format!("signal {number} has no name"))
+                    .map(|signal| running.signal_first(signal))?;
+            }
+            Signal::Kill => running.signal_group(rustix::process::Signal::KILL),
+        }
+        Ok(())
+    }
+
+    fn pids(&self) -> BTreeSet<u32> {
+        self.running.as_ref().map(|running| processes::of_group(running.pid)).unwrap_or_default()
+    }
+
+    async fn leave(&mut self, grace: Duration) {
         let Some(running) = &mut self.running else { return };
-        running.signal_group(Signal::TERM);
+        running.signal_group(rustix::process::Signal::TERM);
         if tokio::time::timeout(grace, running.child.wait()).await.is_err() {
-            running.signal_group(Signal::KILL);
+            running.signal_group(rustix::process::Signal::KILL);
             // It cannot be caught; only a process that hangs in the kernel (a driver call) outlives it.
             let gone = tokio::time::timeout(KILL_WAIT, running.child.wait()).await;
             if gone.is_err() {
@@ -89,6 +120,10 @@ impl Driver for ChildDriver {
         if let Some(running) = self.running.take() {
             running.clear_up();
         }
+    }
+
+    fn outlives_the_agent(&self) -> bool {
+        false
     }
 }
 
@@ -100,20 +135,27 @@ struct Running {
 }
 
 impl Running {
-    fn new(mut child: Child, config: &WorkerConfig) -> Option<Self> {
+    fn new(mut child: Child, config: &WorkerConfig, words: &Words) -> Option<Self> {
         let pid = child.id()?;
         let mut readers = JoinSet::new();
         if let Some(stdout) = child.stdout.take() {
-            readers.spawn(output::relay(stdout, config.name.clone(), "stdout"));
+            readers.spawn(output::relay(stdout, config.name.clone(), "stdout", words.clone()));
         }
         if let Some(stderr) = child.stderr.take() {
-            readers.spawn(output::relay(stderr, config.name.clone(), "stderr"));
+            readers.spawn(output::relay(stderr, config.name.clone(), "stderr", words.clone()));
         }
         Some(Self { pid, child, readers })
     }
 
+    /// To its first process, while that is not reaped; its number may be another's afterwards.
+    fn signal_first(&self, signal: rustix::process::Signal) {
+        if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) {
+            rustix::process::kill_process(pid, signal).ok();
+        }
+    }
+
     /// To every process of the group; none left is as good.
-    fn signal_group(&self, signal: Signal) {
+    fn signal_group(&self, signal: rustix::process::Signal) {
         if let Some(group) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
             rustix::process::kill_process_group(group, signal).ok();
         }
@@ -121,7 +163,7 @@ impl Running {
 
     /// Kills what the first process left, and reads the last of its output.
     fn clear_up(mut self) {
-        self.signal_group(Signal::KILL);
+        self.signal_group(rustix::process::Signal::KILL);
         let readers = std::mem::take(&mut self.readers);
         let drain = Duration::from_millis(OUTPUT_DRAIN_MS_MAX);
         tokio::spawn(tokio::time::timeout(drain, readers.join_all()));
@@ -132,7 +174,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         // The number of a group that was cleared up may belong to another by now.
         if self.child.id().is_some() {
-            self.signal_group(Signal::KILL);
+            self.signal_group(rustix::process::Signal::KILL);
         }
     }
 }
@@ -165,7 +207,7 @@ fn command(program: &str, arguments: &[String], config: &WorkerConfig) -> Comman
 fn die_with_the_agent(command: &mut Command) {
     let agent = rustix::process::getpid();
     let set = move || {
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
         // An agent that died before this line sends no signal any more.
         if rustix::process::getppid() == Some(agent) { Ok(()) } else { Err(rustix::io::Errno::CHILD.into()) }
     };
@@ -176,40 +218,46 @@ fn die_with_the_agent(command: &mut Command) {
     }
 }
 
-fn reason_of(status: ExitStatus) -> String {
-    match (status.code(), status.signal()) {
+/// An end as the kernel tells it; also of processes that others waited for.
+pub(super) fn exit_of(status: ExitStatus) -> Exit {
+    let reason = match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => {
-            let core = if status.core_dumped() { ", core dumped" } else { "" };
-            signal_name(signal).map_or_else(
-                || format!("signal {signal}{core}"),
-                |name| format!("signal {signal} ({name}){core}"),
-            )
+            format!("{}{}", signal_words(signal), if status.core_dumped() { ", core dumped" } else { "" })
         }
         (None, None) => status.to_string(),
-    }
+    };
+    let (code, signal, core) = (status.code(), status.signal(), status.core_dumped());
+    Exit { reason, code, signal, core, ..Exit::default() }
+}
+
+/// `signal 9 (SIGKILL)`.
+pub(super) fn signal_words(signal: i32) -> String {
+    signal_name(signal).map_or_else(|| format!("signal {signal}"), |name| format!("signal {signal} ({name})"))
 }
 
 fn signal_name(signal: i32) -> Option<&'static str> {
+    use rustix::process::Signal as S;
+
     [
-        (Signal::HUP, "SIGHUP"),
-        (Signal::INT, "SIGINT"),
-        (Signal::QUIT, "SIGQUIT"),
-        (Signal::ILL, "SIGILL"),
-        (Signal::TRAP, "SIGTRAP"),
-        (Signal::ABORT, "SIGABRT"),
-        (Signal::BUS, "SIGBUS"),
-        (Signal::FPE, "SIGFPE"),
-        (Signal::KILL, "SIGKILL"),
-        (Signal::USR1, "SIGUSR1"),
-        (Signal::SEGV, "SIGSEGV"),
-        (Signal::USR2, "SIGUSR2"),
-        (Signal::PIPE, "SIGPIPE"),
-        (Signal::ALARM, "SIGALRM"),
-        (Signal::TERM, "SIGTERM"),
-        (Signal::XCPU, "SIGXCPU"),
-        (Signal::XFSZ, "SIGXFSZ"),
-        (Signal::SYS, "SIGSYS"),
+        (S::HUP, "SIGHUP"),
+        (S::INT, "SIGINT"),
+        (S::QUIT, "SIGQUIT"),
+        (S::ILL, "SIGILL"),
+        (S::TRAP, "SIGTRAP"),
+        (S::ABORT, "SIGABRT"),
+        (S::BUS, "SIGBUS"),
+        (S::FPE, "SIGFPE"),
+        (S::KILL, "SIGKILL"),
+        (S::USR1, "SIGUSR1"),
+        (S::SEGV, "SIGSEGV"),
+        (S::USR2, "SIGUSR2"),
+        (S::PIPE, "SIGPIPE"),
+        (S::ALARM, "SIGALRM"),
+        (S::TERM, "SIGTERM"),
+        (S::XCPU, "SIGXCPU"),
+        (S::XFSZ, "SIGXFSZ"),
+        (S::SYS, "SIGSYS"),
     ]
     .into_iter()
     .find_map(|(known, name)| (known.as_raw() == signal).then_some(name))
@@ -227,15 +275,19 @@ mod tests {
             "name = \"w\"\ndriver = \"child\"\ncommand = [\"/bin/sh\", \"-c\", '''{script}''']\n\
              environment = {{ GREETING = \"7\" }}\nreadiness = {{ url = \"http://127.0.0.1/\" }}\n"
         );
-        ChildDriver::new(parse(Path::new("w.toml"), &text).unwrap())
+        ChildDriver::new(parse(Path::new("w.toml"), &text).unwrap(), Words::default())
     }
 
     async fn end_of(script: &str) -> String {
         let mut driver = shell(script);
-        let pid = driver.start().await.unwrap();
-        let exit = driver.exited().await;
-        assert_eq!(exit.pid, pid);
-        exit.reason
+        let pid = driver.start().await.unwrap().pid;
+        match driver.news().await {
+            News::Exited(exit) => {
+                assert_eq!(exit.pid, pid);
+                exit.reason
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     /// Whether a process of this group still runs; one that only waits to be reaped does not.
@@ -288,8 +340,8 @@ mod tests {
     #[tokio::test]
     async fn what_a_killed_worker_leaves_behind_is_killed_before_the_next_start() {
         let mut driver = shell("sleep 1000 & kill -9 $$");
-        let pid = driver.start().await.unwrap();
-        driver.exited().await;
+        let pid = driver.start().await.unwrap().pid;
+        driver.news().await;
         until_group_is_gone(pid).await;
     }
 
@@ -298,9 +350,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let up = directory.path().join("up");
         let mut driver = shell(&format!("trap '' TERM; sleep 1000 & touch {}; sleep 1000", up.display()));
-        let pid = driver.start().await.unwrap();
+        let pid = driver.start().await.unwrap().pid;
         until_it_is_there(&up).await;
-        driver.stop(Duration::from_millis(100)).await;
+        driver.leave(Duration::from_millis(100)).await;
         until_group_is_gone(pid).await;
     }
 
@@ -316,14 +368,14 @@ mod tests {
         let mut driver = shell(&script);
         driver.start().await.unwrap();
         until_it_is_there(&up).await;
-        driver.stop(Duration::from_secs(60)).await;
+        driver.leave(Duration::from_secs(60)).await;
         assert_eq!(std::fs::read_to_string(done).unwrap(), "last\n");
     }
 
     #[tokio::test]
     async fn a_dropped_driver_leaves_nothing_running() {
         let mut driver = shell("sleep 1000 & sleep 1000");
-        let pid = driver.start().await.unwrap();
+        let pid = driver.start().await.unwrap().pid;
         drop(driver);
         until_group_is_gone(pid).await;
     }
@@ -333,7 +385,7 @@ mod tests {
         let starter = std::thread::spawn(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let mut driver = shell("exec sleep 30");
-            let pid = runtime.block_on(driver.start()).unwrap();
+            let pid = runtime.block_on(driver.start()).unwrap().pid;
             // Nothing of ours may end it: this is the agent that was killed.
             std::mem::forget(driver);
             std::mem::forget(runtime);

@@ -9,6 +9,8 @@ use diarwatch_shared::clock;
 use diarwatch_shared::node::WorkerId;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::words::Words;
+
 /// Bytes of one line that are kept; the rest of the line is dropped and counted.
 pub(super) const LINE_BYTES_MAX: usize = 4 * 1024;
 /// Lines per second and stream that are passed on; more are dropped and counted.
@@ -16,18 +18,25 @@ pub(super) const LINES_PER_SECOND_MAX: u32 = 200;
 /// Bytes taken from a pipe at once.
 const READ_BYTES: usize = 8 * 1024;
 
-/// Passes a stream on to the log until it ends.
-pub(super) async fn relay(mut from: impl AsyncRead + Unpin, worker: WorkerId, stream: &'static str) {
+/// Passes a stream on to the log until it ends, and to whoever listens for findings.
+pub(super) async fn relay(
+    mut from: impl AsyncRead + Unpin,
+    worker: WorkerId,
+    stream: &'static str,
+    words: Words,
+) {
     let mut buffer = vec![0; READ_BYTES];
     let mut lines = Lines::default();
     let mut gate = Gate::default();
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
         let now = clock::uptime();
         for line in lines.take(buffer.get(..count).unwrap_or_default()) {
+            words.put(&line.text, clock::now());
             write(&line, &mut gate, now, &worker, stream);
         }
     }
     if let Some(line) = lines.rest() {
+        words.put(&line.text, clock::now());
         write(&line, &mut gate, clock::uptime(), &worker, stream);
     }
     tell_dropped(gate.dropped, &worker, stream);

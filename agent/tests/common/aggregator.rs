@@ -122,7 +122,9 @@ impl Aggregator {
     async fn session(&self, connection: Connection) -> Option<()> {
         let (mut say, mut hear) = connection.accept_bi().await.ok()?;
         let Ok(Some((Kind::Control, hello))) = record::read(&mut hear).await else { return None };
-        let FromAgent::Hello { epochs, .. } = serde_json::from_slice(&hello).unwrap();
+        let FromAgent::Hello { epochs, .. } = serde_json::from_slice(&hello).unwrap() else {
+            panic!("{hello:?}")
+        };
         let durable = self.read(|seen| {
             epochs.iter().map(|epoch| Durable { epoch: *epoch, next: seen.next(*epoch) }).collect()
         });

@@ -4,7 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::clock::UnixMicros;
-use crate::node::{Epoch, Seq};
+use crate::event::Cause;
+use crate::node::{Epoch, NodeId, Seq, WorkerId};
 
 /// Frames of an epoch below `next` are on the aggregator's disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,36 @@ pub enum FromAgent {
         /// The agent's clock.
         clock: UnixMicros,
     },
+    /// May a live worker be stopped, to be started again?
+    LeaseAsk {
+        /// Names the question and, once granted, the lease; new for each.
+        id: u64,
+        /// Which worker.
+        worker: WorkerId,
+        /// Why.
+        cause: Cause,
+        /// Whether it takes jobs now.
+        ready: bool,
+    },
+    /// The worker is ready again, or was not stopped after all.
+    LeaseReturn {
+        /// Which lease.
+        id: u64,
+    },
+    /// What became of an intent.
+    IntentDone {
+        /// Which intent.
+        id: String,
+        /// What is done now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        done: Option<String>,
+        /// Why nothing is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refused: Option<String>,
+    },
+    /// A message of a later version.
+    #[serde(other)]
+    Unknown,
 }
 
 /// From the aggregator.
@@ -68,6 +99,55 @@ pub enum FromAggregator {
         /// What is wrong and what to do.
         reason: String,
     },
+    /// The answer to a [`FromAgent::LeaseAsk`].
+    Lease {
+        /// Which question.
+        id: u64,
+        /// How long the worker may be away, in milliseconds; none when it must not be stopped now.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        granted_ms: Option<u64>,
+        /// When to ask again, in milliseconds, when it was not granted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after_ms: Option<u64>,
+        /// Why it was not granted, for a person.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// What a person wants of a worker of this node.
+    Intent {
+        /// [`Intent`] as JSON, exactly the bytes that were signed.
+        intent: String,
+        /// Signature over these bytes by the key of the aggregator's certificate, base 16.
+        signature: String,
+    },
+    /// A message of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What a person wants of one worker; typed, never a command line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// Names it; used once.
+    pub id: String,
+    /// For which node; another one refuses it.
+    pub node: NodeId,
+    /// Which worker.
+    pub worker: WorkerId,
+    /// `restart`, `drain`, `resume`, `hold` or `release`.
+    pub verb: String,
+    /// Give up the jobs under way (only for a restart).
+    #[serde(default)]
+    pub now: bool,
+    /// Who wants it.
+    pub by: String,
+    /// Why, in that person's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When it was signed, by the aggregator's clock.
+    pub issued: UnixMicros,
+    /// After this it is refused, by the aggregator's clock.
+    pub not_after: UnixMicros,
 }
 
 #[cfg(test)]
@@ -87,6 +167,13 @@ mod tests {
         let ack = FromAggregator::Ack { durable: vec![Durable { epoch: Epoch(5), next: 8 }] };
         let text = r#"{"type":"ack","durable":[{"epoch":5,"next":8}]}"#;
         assert_eq!(serde_json::to_string(&ack).unwrap(), text);
+    }
+
+    #[test]
+    fn a_message_of_a_later_version_is_known_as_that() {
+        let text = r#"{"type":"levitate","height":3}"#;
+        assert_eq!(serde_json::from_str::<FromAggregator>(text).unwrap(), FromAggregator::Unknown);
+        assert_eq!(serde_json::from_str::<FromAgent>(text).unwrap(), FromAgent::Unknown);
     }
 
     #[test]
