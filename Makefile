@@ -8,7 +8,7 @@ STEP  := .ci/step
 .DEFAULT_GOAL := help
 # Cargo uses all cores by itself; two cargos at once would only wait for one lock.
 .NOTPARALLEL:
-.PHONY: help build demo smoke page-test page-screens test lint format clippy docs deny bench cli-bench rules-check clean-demo install
+.PHONY: help build demo smoke nodes-test page-test page-screens test lint format clippy docs deny bench cli-bench rules-check clean-demo install
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ demo: build ## Starts an aggregator, an agent, two workers and stand-ins on loop
 smoke: build ## Kills a worker and cuts the link for 5 s without a person; exits 1 if anything was lost
 	@echo "==> smoke"
 	@$(BIN)/diarwatch-standins smoke
+
+nodes-test: build ## Checks in real systemd nodes and a real Docker Engine; wants root (ALLOW_SKIP=1: or skips)
+	@.ci/nodes-test
 
 page-test: build ## Checks the page in a headless Chromium: numbers, live, languages, keyboard, bytes
 	@cargo test --quiet --locked --package diarwatch --test page -- check
