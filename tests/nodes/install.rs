@@ -60,7 +60,8 @@ pub(crate) fn agent(node: &Node, certificates: &Certificates, more: &str) -> Res
     certificates.issue(node)?;
     let text = format!(
         "[identity]\nca = \"/etc/diarwatch/ca.pem\"\ncertificate = \"/etc/diarwatch/node.pem\"\n\
-         key = \"/etc/diarwatch/node.key\"\n\n[aggregator]\nendpoints = [\"{LAB_ADDRESS}:{INTAKE_PORT}\"]\n\n{more}"
+         key = \"/etc/diarwatch/node.key\"\n\n[aggregator]\n\
+         endpoints = [\"{LAB_ADDRESS}:{INTAKE_PORT}\"]\n\n{more}"
     );
     node.put("/etc/diarwatch/agent.toml", 0o644, text.as_bytes())?;
     node.put(&format!("/etc/systemd/system/{UNIT}"), 0o644, include_bytes!("agent.service"))?;

@@ -199,7 +199,8 @@ impl<'lab> Node<'lab> {
         }
         if version_1 {
             let lines = "for each in memory cpu cpuacct pids devices; do
-                mount -o remount,rw,bind,nosuid,nodev,noexec /sys/fs/cgroup/$each; done; systemctl daemon-reexec";
+                mount -o remount,rw,bind,nosuid,nodev,noexec /sys/fs/cgroup/$each
+                done; systemctl daemon-reexec";
             self.enter(&["sh", "-ec", lines], b"").ok()?;
         }
         Ok(())
