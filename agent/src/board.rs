@@ -49,6 +49,8 @@ pub struct Snapshot {
     pub services: Vec<ServiceStatus>,
     /// The configuration in effect as a document, secrets left out, and what became of the last reload.
     pub config: serde_json::Value,
+    /// Users that may give orders over the socket.
+    pub operators: Vec<String>,
     /// The newest ticks and events.
     pub recent: Recent,
     /// The link to the aggregator.
@@ -70,6 +72,25 @@ pub struct Gpu {
     pub fast: Vec<Reading>,
     /// In the order of [`SLOW_METRICS`].
     pub slow: Vec<Reading>,
+}
+
+/// What some processes have of the GPUs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GpuUse {
+    /// Memory that they hold, bytes.
+    pub memory_bytes: Option<u64>,
+    /// Part of the last second in which their kernels ran.
+    pub sm_ratio: Option<f64>,
+    /// Whether anything is known.
+    pub known: bool,
+}
+
+impl Snapshot {
+    /// What these processes have of the GPUs.
+    #[must_use]
+    pub fn gpu_of(&self, _pids: &std::collections::BTreeSet<u32>, _now: Duration) -> GpuUse {
+        GpuUse::default()
+    }
 }
 
 impl Gpu {
@@ -159,6 +180,7 @@ impl Board {
             figures: Vec::new(),
             services: Vec::new(),
             config: serde_json::Value::Null,
+            operators: Vec::new(),
             recent: Recent::default(),
             link: Link::default(),
             spool: SpoolState::default(),

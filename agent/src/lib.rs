@@ -7,6 +7,7 @@
 //! One thread runs all tasks (workers are tied to it by their death signal); the host's files and
 //! the spool's disk have threads of their own, NVML a process of its own.
 
+pub mod authority;
 pub mod board;
 pub mod cli;
 pub mod config;
@@ -48,6 +49,7 @@ use tracing::{info, warn};
 use board::Board;
 use config::{Config, IdentityConfig};
 use history::History;
+use orders::Orders;
 use pipeline::Pipeline;
 use sample::{INPUTS_MAX, Input};
 use spool::{Spool, SpoolError};
@@ -119,7 +121,10 @@ pub async fn run(path: &Path, text: &str, config: Config) -> Result<(), StartErr
     let socket = config.socket.path.clone();
     let listener =
         observe::bind(&socket).map_err(|source| StartError::Socket { path: socket.clone(), source })?;
-    board.update(|board| board.config = reload::describe(path, text, started, &[]));
+    board.update(|board| {
+        board.config = reload::describe(path, text, started, &[]);
+        board.operators.clone_from(&config.socket.operators);
+    });
 
     let (inputs, received) = mpsc::channel(INPUTS_MAX);
     let (next, next_seen) = watch::channel(0);
@@ -129,9 +134,12 @@ pub async fn run(path: &Path, text: &str, config: Config) -> Result<(), StartErr
     let pipeline = Pipeline::new(spool.clone(), epoch, next, board.clone(), history);
     let mut pipeline = tokio::spawn(pipeline.run(received));
     // observe
-    let mut observe = tokio::spawn(observe::serve(listener, board.clone()));
+    let (orders, mut ordered) = Orders::new();
+    let mut observe = tokio::spawn(observe::serve(listener, board.clone(), orders));
     // sample, probe -> judge -> restart -> event, uplink
-    let ways = Ways { inputs: inputs.clone(), tls, spool, epoch, next: next_seen, board: board.clone() };
+    let memory = config.spool.directory.join("workers");
+    let ways =
+        Ways { inputs: inputs.clone(), tls, spool, epoch, next: next_seen, board: board.clone(), memory };
     let mut stages = Stages::start(config, ways)?;
 
     info!(node = %node, epoch = epoch.0, "agent runs");
@@ -145,6 +153,7 @@ pub async fn run(path: &Path, text: &str, config: Config) -> Result<(), StartErr
                 let outcome = stages.reload(path);
                 daemon::ready(&outcome);
             }
+            Some(order) = ordered.recv() => stages.order(order),
             error = stages.ended() => return Err(error),
             end = &mut pipeline => return Err(ended("frame", end)),
             end = &mut observe => return Err(ended("observe", end)),

@@ -1,7 +1,8 @@
 //! The socket of `diarwatch`: one question in, one JSON document out.
 //!
-//! A question is one line of at most [`QUESTION_BYTES_MAX`] bytes, `{"ask":"status"}` (or `events`, `history`, `config`); the answer
-//! comes from the board, so that asking never touches the driver, the spool or a worker. At most
+//! A question is one line of at most [`QUESTION_BYTES_MAX`] bytes, `{"ask":"status"}` (or `events`, `history`,
+//! `config`, `why`); the answer comes from the board, so that asking never touches the driver, the spool or a
+//! worker. An `order` is for those who may give one; its worker's own task answers it. At most
 //! [`ASKERS_MAX`] at once and [`ANSWER_TIMEOUT`] each: a slow asker is cut off, others are not held up.
 
 use std::io;
@@ -11,16 +12,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diarwatch_shared::clock::{self, UnixMicros};
+use diarwatch_shared::node::WorkerId;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
 use crate::board::Board;
+use crate::orders::{Order, Orders, Verb};
 use crate::recent::EVENTS_MAX;
-use crate::status;
+use crate::{authority, status};
 
 /// Bytes of a question.
 pub const QUESTION_BYTES_MAX: usize = 4096;
@@ -28,6 +31,10 @@ pub const QUESTION_BYTES_MAX: usize = 4096;
 pub const ASKERS_MAX: usize = 64;
 /// From the connection to the end of the answer.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+/// The same for an order: its worker may just be starting.
+pub const ORDER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of the reason that a person gives with an order.
+const REASON_BYTES_MAX: usize = 512;
 
 #[derive(Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
@@ -50,6 +57,16 @@ enum Question {
     },
     /// The configuration that is in effect.
     Config,
+    /// Why a worker is as it is.
+    Why { worker: String },
+    /// A person wants something of a worker.
+    Order {
+        worker: WorkerId,
+        verb: Verb,
+        #[serde(default)]
+        now: bool,
+        reason: Option<String>,
+    },
 }
 
 /// Opens the socket. One that a dead agent left behind is replaced; one that another living agent
@@ -92,7 +109,7 @@ fn remove_if_dead(path: &Path) -> io::Result<()> {
 }
 
 /// Answers until the agent stops.
-pub async fn serve(listener: UnixListener, board: Board) {
+pub async fn serve(listener: UnixListener, board: Board, orders: Orders) {
     let permits = Arc::new(Semaphore::new(ASKERS_MAX));
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
@@ -101,30 +118,77 @@ pub async fn serve(listener: UnixListener, board: Board) {
             tokio::time::sleep(ANSWER_TIMEOUT).await;
             continue;
         };
-        let board = board.clone();
+        let (board, orders) = (board.clone(), orders.clone());
         tokio::spawn(async move {
             // An asker that is gone or too slow has nothing more to be told.
-            drop(timeout(ANSWER_TIMEOUT, answer(stream, &board)).await);
+            drop(answer(stream, &board, &orders).await);
             drop(permit);
         });
     }
 }
 
-async fn answer(mut stream: UnixStream, board: &Board) -> io::Result<()> {
+async fn answer(mut stream: UnixStream, board: &Board, orders: &Orders) -> io::Result<()> {
     let mut line = Vec::new();
     let mut byte = [0];
-    while line.len() < QUESTION_BYTES_MAX && stream.read(&mut byte).await? == 1 && byte != *b"\n" {
-        line.extend(byte);
-    }
-    let answer = match serde_json::from_slice(&line) {
-        Ok(question) => reply(question, board),
-        Err(error) => {
-            let problem = format!("question is not understood: {error}");
-            serde_json::to_vec(&serde_json::json!({ "schema": 1, "kind": "error", "problem": problem }))
+    let read = async {
+        while line.len() < QUESTION_BYTES_MAX && stream.read(&mut byte).await? == 1 && byte != *b"\n" {
+            line.extend(byte);
         }
+        Ok::<(), io::Error>(())
     };
-    stream.write_all(&answer.map_err(io::Error::other)?).await?;
-    stream.shutdown().await
+    timeout(ANSWER_TIMEOUT, read).await??;
+    let answer = match serde_json::from_slice(&line) {
+        Ok(Question::Order { worker, verb, now, reason }) => {
+            let uid = stream.peer_cred()?.uid();
+            let reason = reason.map(|reason| cut(&reason));
+            let answer = timeout(ORDER_TIMEOUT, order(uid, (worker, verb, now), reason, board, orders)).await;
+            let late = || {
+                Err(format!(
+                    "no answer within {} s: the worker is being started or looked for",
+                    ORDER_TIMEOUT.as_secs()
+                ))
+            };
+            told(answer.unwrap_or_else(|_| late()))
+        }
+        Ok(question) => reply(question, board),
+        Err(error) => told(Err(format!("question is not understood: {error}"))),
+    };
+    let answer = answer.map_err(io::Error::other)?;
+    let write = async {
+        stream.write_all(&answer).await?;
+        stream.shutdown().await
+    };
+    timeout(ANSWER_TIMEOUT, write).await?
+}
+
+/// An order's answer, or a problem, as a document.
+fn told(answer: Result<Value, String>) -> serde_json::Result<Vec<u8>> {
+    match answer {
+        Ok(done) => serde_json::to_vec(&json!({ "schema": 1, "kind": "order", "order": done })),
+        Err(problem) => serde_json::to_vec(&json!({ "schema": 1, "kind": "error", "problem": problem })),
+    }
+}
+
+async fn order(
+    uid: u32,
+    (worker, verb, now): (WorkerId, Verb, bool),
+    reason: Option<String>,
+    board: &Board,
+    orders: &Orders,
+) -> Result<Value, String> {
+    let operators = board.read(|board| board.operators.clone());
+    let own = rustix::process::getuid().as_raw();
+    let by = authority::may_order(uid, own, &operators, &authority::passwd())?;
+    let (answer, answered) = oneshot::channel();
+    let not_after = clock::now().plus(ORDER_TIMEOUT);
+    orders.put(Order { worker, verb, now, by, reason, not_after, answer })?;
+    answered.await.unwrap_or_else(|_| Err(String::from("the agent ends")))
+}
+
+/// What a person wrote, as one bounded line.
+fn cut(text: &str) -> String {
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    line.get(..line.floor_char_boundary(REASON_BYTES_MAX)).unwrap_or_default().to_owned()
 }
 
 fn reply(question: Question, board: &Board) -> serde_json::Result<Vec<u8>> {
@@ -147,5 +211,20 @@ fn reply(question: Question, board: &Board) -> serde_json::Result<Vec<u8>> {
             )
         }
         Question::Config => serde_json::to_vec(&board.read(|board| board.config.clone())),
+        Question::Why { worker } => why(&worker, board),
+        Question::Order { .. } => told(Err(String::from("an order is not answered from the board"))),
+    }
+}
+
+fn why(worker: &str, board: &Board) -> serde_json::Result<Vec<u8>> {
+    let found = board.read(|board| {
+        let known = board.workers.iter().find(|known| known.worker.as_str() == worker);
+        known.map(|known| (board.node.to_string(), known.service.clone(), known.why.clone()))
+    });
+    match found {
+        Some((node, service, why)) => serde_json::to_vec(&json!({
+            "schema": 1, "kind": "why", "node": node, "worker": worker, "service": service, "why": why,
+        })),
+        None => told(Err(format!("no worker of this node is called `{worker}`"))),
     }
 }

@@ -110,7 +110,7 @@ impl Pipeline {
                 let (tick, changed) = self.workers.tick(&status, clock::now());
                 self.board.update(|board| {
                     board.recent.tick(&tick);
-                    board.worker_told(status);
+                    board.worker_told(*status);
                 });
                 let cut = self.framer.push(tick);
                 self.append(cut).await;

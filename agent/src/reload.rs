@@ -39,7 +39,7 @@ pub fn plan(old: &Config, new: &Config) -> Plan {
     let fixed = [
         ("identity", old.identity != new.identity),
         ("spool", old.spool != new.spool),
-        ("socket", old.socket != new.socket),
+        ("socket", old.socket.path != new.socket.path),
         ("host", old.host != new.host),
     ];
     Plan {
@@ -72,7 +72,8 @@ pub fn groups_gone(old: &Config, new: &Config) -> Vec<String> {
 /// What stays in effect of `new`: sections that wait for a restart keep their old values.
 #[must_use]
 pub fn in_effect(old: &Config, new: Config) -> Config {
-    let Config { identity, spool, socket, host, .. } = old.clone();
+    let Config { identity, spool, mut socket, host, .. } = old.clone();
+    socket.operators.clone_from(&new.socket.operators);
     Config { identity, spool, socket, host, ..new }
 }
 

@@ -4,7 +4,7 @@
 //! configuration is refused leaves everything as it is and says so in the log, on the board and to
 //! systemd; what is accepted touches only what changed.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use diarwatch_shared::clock;
 use diarwatch_shared::config::ConfigError;
@@ -19,10 +19,13 @@ use crate::config::queue::QueueConfig;
 use crate::config::worker::WorkerConfig;
 use crate::config::{self, AggregatorConfig, Config, GpuConfig};
 use crate::crew::Crew;
+use crate::leases::Leases;
+use crate::orders::Order;
 use crate::reload::{self, Plan};
 use crate::sample::{self, Input, Sink};
 use crate::spool::Handle;
 use crate::uplink::{self, Uplink};
+use crate::workers::Ground;
 use crate::{StartError, ended, figures, queue, services};
 
 /// Outputs of the workers that may wait; events wait for room, statuses are sent again.
@@ -42,6 +45,8 @@ pub struct Ways {
     pub next: watch::Receiver<Seq>,
     /// What is known now.
     pub board: Board,
+    /// The directory of what is remembered of workers.
+    pub memory: PathBuf,
 }
 
 /// The running stages.
@@ -98,7 +103,10 @@ impl Stages {
             Ok((text, new, Plan { restart, .. })) => {
                 self.config = reload::in_effect(&self.config, new);
                 let document = reload::describe(path, &text, clock::now(), &restart);
-                self.ways.board.update(|board| board.config = document);
+                self.ways.board.update(|board| {
+                    board.config = document;
+                    board.operators.clone_from(&self.config.socket.operators);
+                });
                 if !restart.is_empty() {
                     warn!(
                         sections = restart.join(", "),
@@ -158,6 +166,11 @@ impl Stages {
         self.crew.apply(configs);
     }
 
+    /// Hands an order to its worker.
+    pub fn order(&self, order: Order) {
+        self.crew.order(order);
+    }
+
     /// Stops the workers, then the GPU source; gives the uplink, which has yet to send the last frames.
     pub async fn stop(mut self) -> JoinHandle<Result<(), String>> {
         self.services.abort_all();
@@ -202,6 +215,12 @@ impl Ways {
                 }
             }
         });
-        (Crew::new(outputs), forward)
+        let ground = Ground {
+            out: outputs,
+            board: Some(self.board.clone()),
+            leases: Leases,
+            memory: Some(self.memory.clone()),
+        };
+        (Crew::new(ground), forward)
     }
 }

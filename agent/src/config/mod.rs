@@ -118,11 +118,14 @@ impl Default for SpoolConfig {
 pub struct SocketConfig {
     /// Path; its group may ask, others may not.
     pub path: PathBuf,
+    /// Users, by name or number, who may also give orders: restart, drain, hold. Default: root and the
+    /// agent's own user.
+    pub operators: Vec<String>,
 }
 
 impl Default for SocketConfig {
     fn default() -> Self {
-        Self { path: PathBuf::from(DEFAULT_SOCKET) }
+        Self { path: PathBuf::from(DEFAULT_SOCKET), operators: Vec::new() }
     }
 }
 

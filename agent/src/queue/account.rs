@@ -224,6 +224,9 @@ impl Account {
             job_seconds_per_audio_hour: told.seconds_per_audio_hour.into(),
             drain_seconds: told.drain_seconds.into(),
             growing: told.growing == Ok(1.0),
+            under_way: Vec::new(),
+            completed_total: 0,
+            ended_total: 0,
             problem: match &self.state {
                 State::Fails(_, problem) => Some(problem.clone()),
                 State::Answers(look) => look.doubt.clone(),

@@ -145,6 +145,15 @@ pub struct QueueStatus {
     pub drain_seconds: Number,
     /// Whether it only grew for a while and nothing came out of it: a finding of its own.
     pub growing: bool,
+    /// Jobs that wait or are worked on, the oldest first; at most [`UNDER_WAY_MAX`].
+    #[serde(skip)]
+    pub under_way: Vec<UnderWay>,
+    /// Jobs completed, and jobs that ended, by counts that only grow while the agent runs.
+    #[serde(skip)]
+    pub completed_total: u64,
+    /// See above.
+    #[serde(skip)]
+    pub ended_total: u64,
     /// Why the newest look gave nothing, or what is doubtful about its numbers, for a person.
     pub problem: Option<String>,
     /// When it was last looked at with success.

@@ -125,6 +125,9 @@ mod tests {
             job_seconds_per_audio_hour: none(),
             drain_seconds: none(),
             growing: false,
+            under_way: Vec::new(),
+            completed_total: 0,
+            ended_total: 0,
             problem: None,
             seen: None,
         };
