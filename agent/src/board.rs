@@ -1,22 +1,28 @@
-//! The newest state of everything, for whoever asks on the socket. Written by the stages, read by
-//! `observe`; of the past it holds the last minute and the newest events.
+//! The newest state of everything, for whoever asks on the socket, and what the GPUs know of a process,
+//! for whoever judges it. Written by the stages, read by `observe`; of the past it holds the last minute and the newest events.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use diarwatch_shared::clock::UnixMicros;
+use diarwatch_shared::event::RecoveryAction;
 use diarwatch_shared::node::{Epoch, NodeId};
-use diarwatch_shared::reading::Reading;
+use diarwatch_shared::reading::{Missing, Reading};
 use serde::Serialize;
 
 use crate::figures::FigureStatus;
 use crate::queue::QueueStatus;
 use crate::recent::Recent;
-use crate::sample::gpu::message::GpuFacts;
+use crate::sample::gpu::errors::Xid;
+use crate::sample::gpu::message::{GpuFacts, Processes};
 use crate::sample::gpu::{DriverState, FAST, FAST_METRICS, SLOW_METRICS};
 use crate::sample::host::HostTick;
 use crate::services::ServiceStatus;
 use crate::workers::WorkerStatus;
+
+/// A list of processes that is older than this says nothing any more.
+pub const PROCESSES_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// The shared snapshot.
 #[derive(Clone, Debug)]
@@ -37,6 +43,10 @@ pub struct Snapshot {
     pub simulated: bool,
     /// The GPUs, by index.
     pub gpus: Vec<Gpu>,
+    /// The newest XIDs, oldest first, at most [`XIDS_MAX`](crate::sample::gpu::errors::XIDS_MAX).
+    pub xids: VecDeque<Xid>,
+    /// Why the kernel's log cannot be read for XIDs, for a person.
+    pub kernel_log_problem: Option<String>,
     /// The host's newest values.
     pub host: HostTick,
     /// The workers, in order of the configuration.
@@ -72,25 +82,43 @@ pub struct Gpu {
     pub fast: Vec<Reading>,
     /// In the order of [`SLOW_METRICS`].
     pub slow: Vec<Reading>,
+    /// What runs on it, those with most memory first; empty while there is no list.
+    pub processes: Vec<GpuProcess>,
+    /// When the list arrived, by [`clock::uptime`](diarwatch_shared::clock::uptime), or why there is none.
+    pub processes_at: Result<Duration, Missing>,
+    /// Whether nothing but those in the list runs on it.
+    pub processes_all: bool,
+    /// What the driver wants done about it.
+    pub recovery: Result<RecoveryAction, Missing>,
+}
+
+/// One process on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct GpuProcess {
+    /// Its pid, in the agent's pid namespace.
+    pub pid: u32,
+    /// Memory of the GPU that it holds, bytes.
+    pub memory_bytes: Reading,
+    /// Part of the last second in which its kernels ran, 0 to 1.
+    pub sm_ratio: Reading,
 }
 
 /// What some processes have of the GPUs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GpuUse {
-    /// Memory that they hold, bytes.
+    /// Memory that they hold, bytes, over all GPUs; none when that is not known of one of them.
     pub memory_bytes: Option<u64>,
-    /// Part of the last second in which their kernels ran.
+    /// Part of the last second in which their kernels ran, over all GPUs; 1 for each GPU that is busy with
+    /// nothing else. None when that is not known of one of them.
     pub sm_ratio: Option<f64>,
-    /// Whether anything is known.
+    /// When the oldest list that this comes from arrived, by
+    /// [`clock::uptime`](diarwatch_shared::clock::uptime).
+    pub at: Duration,
+    /// Whether every GPU's list is there and young enough. While false nothing may be concluded, least of
+    /// all that the processes hold no memory.
     pub known: bool,
-}
-
-impl Snapshot {
-    /// What these processes have of the GPUs.
-    #[must_use]
-    pub fn gpu_of(&self, _pids: &std::collections::BTreeSet<u32>, _now: Duration) -> GpuUse {
-        GpuUse::default()
-    }
+    /// Indices of the GPUs that they are on.
+    pub gpus: BTreeSet<u32>,
 }
 
 impl Gpu {
@@ -101,7 +129,32 @@ impl Gpu {
         };
         find(&FAST_METRICS, &self.fast)
             .or_else(|| find(&SLOW_METRICS, &self.slow))
-            .unwrap_or(Err(diarwatch_shared::reading::Missing::NotYet))
+            .unwrap_or(Err(Missing::NotYet))
+    }
+
+    /// One of which nothing but the facts is known.
+    #[must_use]
+    pub fn of(facts: GpuFacts) -> Self {
+        Self {
+            facts,
+            fast: Vec::new(),
+            slow: Vec::new(),
+            processes: Vec::new(),
+            processes_at: Err(Missing::NotYet),
+            processes_all: false,
+            recovery: Err(Missing::NotYet),
+        }
+    }
+
+    fn forget_processes(&mut self, missing: Missing) {
+        self.processes.clear();
+        self.processes_at = Err(missing);
+        self.processes_all = false;
+    }
+
+    /// When its list arrived, if one may still conclude from it.
+    fn listed_at(&self, now: Duration) -> Option<Duration> {
+        self.processes_at.ok().filter(|at| now.saturating_sub(*at) <= PROCESSES_AGE_MAX && self.processes_all)
     }
 }
 
@@ -174,6 +227,8 @@ impl Board {
             driver: DriverState::default(),
             simulated: false,
             gpus: Vec::new(),
+            xids: VecDeque::new(),
+            kernel_log_problem: None,
             host: HostTick::default(),
             workers: Vec::new(),
             queues: Vec::new(),
@@ -204,10 +259,55 @@ impl Snapshot {
     /// A sampler found these GPUs.
     pub fn gpus_found(&mut self, simulated: bool, gpus: &[GpuFacts]) {
         self.simulated = simulated;
-        self.gpus = gpus
-            .iter()
-            .map(|facts| Gpu { facts: facts.clone(), fast: Vec::new(), slow: Vec::new() })
-            .collect();
+        self.gpus = gpus.iter().cloned().map(Gpu::of).collect();
+    }
+
+    /// The processes of the GPU at a place arrived at `now`.
+    pub fn gpu_processes(&mut self, place: u32, list: Processes, now: Duration) {
+        let Some(gpu) = self.gpus.get_mut(place as usize) else { return };
+        match list {
+            Processes::Missing(missing) => gpu.forget_processes(Missing::from_wire(missing)),
+            Processes::Are { shown, all } => {
+                gpu.processes = shown
+                    .iter()
+                    .map(|process| GpuProcess {
+                        pid: process.pid,
+                        memory_bytes: process.memory.into(),
+                        sm_ratio: process.sm.into(),
+                    })
+                    .collect();
+                (gpu.processes_at, gpu.processes_all) = (Ok(now), all);
+            }
+        }
+    }
+
+    /// The driver said what it wants done about the GPU at a place.
+    pub fn gpu_recovery(&mut self, place: u32, action: Result<RecoveryAction, Missing>) {
+        if let Some(gpu) = self.gpus.get_mut(place as usize) {
+            gpu.recovery = action;
+        }
+    }
+
+    /// What these processes have of the GPUs, over all of them. A GPU that is lost has no processes.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes, not negative")]
+    pub fn gpu_of(&self, pids: &BTreeSet<u32>, now: Duration) -> GpuUse {
+        let mut all = GpuUse { memory_bytes: Some(0), sm_ratio: Some(0.0), at: now, ..GpuUse::default() };
+        let mut listed = 0_u32;
+        for gpu in self.gpus.iter().filter(|gpu| gpu.processes_at != Err(Missing::Lost)) {
+            let Some(at) = gpu.listed_at(now) else { return GpuUse::default() };
+            listed += 1;
+            all.at = all.at.min(at);
+            for process in gpu.processes.iter().filter(|process| pids.contains(&process.pid)) {
+                let add = |sum: Option<f64>, more: Reading| sum.zip(more.ok()).map(|(sum, more)| sum + more);
+                let bytes = process.memory_bytes.ok().map(|bytes| bytes as u64);
+                all.memory_bytes = all.memory_bytes.zip(bytes).map(|(sum, more)| sum.saturating_add(more));
+                all.sm_ratio = add(all.sm_ratio, process.sm_ratio);
+                all.gpus.insert(gpu.facts.index);
+            }
+        }
+        all.known = listed > 0;
+        if all.known { all } else { GpuUse::default() }
     }
 
     /// Values of a tier arrived.
@@ -220,8 +320,9 @@ impl Snapshot {
 
     /// The driver does not answer: what was read before is not shown as if it were new.
     pub fn gpu_values_stale(&mut self) {
-        use diarwatch_shared::reading::Missing;
         for gpu in &mut self.gpus {
+            gpu.forget_processes(Missing::Timeout);
+            gpu.recovery = Err(Missing::Timeout);
             gpu.fast.iter_mut().chain(&mut gpu.slow).for_each(|reading| *reading = Err(Missing::Timeout));
         }
     }
@@ -253,6 +354,72 @@ impl Snapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sample::gpu::message::Process;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn two_gpus() -> Board {
+        let board = Board::new(NodeId::new("tokyo-1").unwrap(), Epoch(1), UnixMicros(0));
+        let facts = [0, 1].map(|index| GpuFacts { index, ..GpuFacts::default() });
+        board.update(|board| board.gpus_found(false, &facts));
+        board
+    }
+
+    fn listed(board: &Board, place: u32, processes: &[(u32, Reading, Reading)], at: Duration) {
+        let process = |(pid, memory, sm): &(u32, Reading, Reading)| Process {
+            pid: *pid,
+            memory: (*memory).into(),
+            sm: (*sm).into(),
+        };
+        let list = Processes::Are { shown: processes.iter().map(process).collect(), all: true };
+        board.update(|board| board.gpu_processes(place, list, at));
+    }
+
+    fn of(board: &Board, pids: &[u32], now: Duration) -> GpuUse {
+        board.read(|board| board.gpu_of(&pids.iter().copied().collect(), now))
+    }
+
+    #[test]
+    fn what_processes_have_of_the_gpus_is_their_sum() {
+        let board = two_gpus();
+        listed(&board, 0, &[(7, Ok(100.0), Ok(0.5)), (8, Ok(1.0), Ok(0.1))], 2 * SECOND);
+        assert!(!of(&board, &[7], 3 * SECOND).known, "one GPU has not been read");
+        listed(&board, 1, &[(7, Ok(50.0), Ok(0.25)), (9, Ok(9.0), Err(Missing::NotSupported))], 3 * SECOND);
+        let both = of(&board, &[7, 1_000], 4 * SECOND);
+        assert_eq!((both.memory_bytes, both.sm_ratio, both.known), (Some(150), Some(0.75), true));
+        assert_eq!((both.at, both.gpus), (2 * SECOND, BTreeSet::from([0, 1])));
+        let none = of(&board, &[1_000], 4 * SECOND);
+        assert_eq!((none.memory_bytes, none.sm_ratio, none.known), (Some(0), Some(0.0), true));
+        let unmeasured = of(&board, &[9], 4 * SECOND);
+        assert_eq!((unmeasured.memory_bytes, unmeasured.sm_ratio, unmeasured.known), (Some(9), None, true));
+    }
+
+    #[test]
+    fn nothing_is_concluded_from_a_list_that_is_old_cut_or_gone() {
+        let board = two_gpus();
+        for place in 0..2 {
+            listed(&board, place, &[(7, Ok(100.0), Ok(0.5))], SECOND);
+        }
+        assert!(of(&board, &[7], SECOND + PROCESSES_AGE_MAX).known);
+        assert_eq!(of(&board, &[7], 2 * SECOND + PROCESSES_AGE_MAX), GpuUse::default());
+        let cut = Processes::Are { shown: Vec::new(), all: false };
+        board.update(|board| board.gpu_processes(1, cut, SECOND));
+        assert!(!of(&board, &[7], SECOND).known);
+        let unsupported = Processes::Missing(Missing::NotSupported as u8);
+        board.update(|board| board.gpu_processes(1, unsupported, SECOND));
+        assert!(!of(&board, &[7], SECOND).known);
+        // A GPU that is lost has no processes; one alone says nothing of those on no GPU.
+        let lost = |place| {
+            board.update(|board| board.gpu_processes(place, Processes::Missing(Missing::Lost as u8), SECOND));
+        };
+        lost(1);
+        assert_eq!(of(&board, &[7], SECOND).memory_bytes, Some(100));
+        lost(0);
+        assert!(!of(&board, &[7], SECOND).known);
+        listed(&board, 0, &[(7, Ok(100.0), Ok(0.5))], SECOND);
+        board.update(Snapshot::gpu_values_stale);
+        assert!(!of(&board, &[7], SECOND).known && board.read(|board| board.gpus[0].processes.is_empty()));
+    }
 
     #[test]
     fn the_offset_of_a_clock_leaves_the_way_out_and_follows_a_clock_that_is_set() {

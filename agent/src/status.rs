@@ -2,15 +2,19 @@
 //! that could not be had is `null`, and `reasons` says why by its JSON pointer; a `null` without a reason
 //! is what there is none of (no process, no problem). `schema` grows only when a key changes its meaning.
 
+use std::collections::VecDeque;
+
 use diarwatch_shared::clock::{self, UnixMicros};
-use diarwatch_shared::reading::Reading;
+use diarwatch_shared::event::RecoveryAction;
+use diarwatch_shared::reading::{Missing, Reading};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::board::{Gpu, Link, Snapshot, SpoolState};
+use crate::board::{Gpu, GpuProcess, Link, Snapshot, SpoolState};
 use crate::figures::FigureStatus;
 use crate::queue::QueueStatus;
 use crate::sample::gpu::DriverState;
+use crate::sample::gpu::errors::Xid;
 use crate::services::ServiceStatus;
 use crate::workers::WorkerStatus;
 
@@ -50,6 +54,10 @@ pub struct Status {
     driver: DriverState,
     host: Host,
     gpus: Vec<GpuStatus>,
+    /// The newest errors of GPUs, oldest first.
+    xids: VecDeque<Xid>,
+    /// Why the kernel's log cannot be read for them.
+    kernel_log_problem: Option<String>,
     workers: Vec<WorkerStatus>,
     queues: Vec<QueueStatus>,
     services: Vec<ServiceStatus>,
@@ -80,6 +88,32 @@ struct GpuStatus {
     memory_total_bytes: Number,
     power_watts: Number,
     temperature_celsius: Number,
+    sm_clock_hertz: Number,
+    /// What the driver wants done about it.
+    recovery_action: Told<&'static str>,
+    /// What runs on it.
+    processes: Told<Vec<ProcessStatus>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ProcessStatus {
+    pid: u32,
+    memory_bytes: Number,
+    sm_ratio: Number,
+}
+
+/// Something other than a number, or why there is none, in the form of [`Number`].
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Told<T> {
+    Known(T),
+    Missing { missing: &'static str },
+}
+
+impl<T> From<Result<T, Missing>> for Told<T> {
+    fn from(told: Result<T, Missing>) -> Self {
+        told.map_or_else(|missing| Self::Missing { missing: missing.word() }, Self::Known)
+    }
 }
 
 /// The document of a snapshot.
@@ -103,6 +137,8 @@ pub fn of(snapshot: &Snapshot) -> Status {
             memory_total_bytes: host("host_memory_total_bytes"),
         },
         gpus: snapshot.gpus.iter().map(gpu).collect(),
+        xids: snapshot.xids.clone(),
+        kernel_log_problem: snapshot.kernel_log_problem.clone(),
         workers: snapshot.workers.clone(),
         queues: snapshot.queues.clone(),
         services: snapshot.services.clone(),
@@ -127,7 +163,15 @@ fn gpu(gpu: &Gpu) -> GpuStatus {
         memory_total_bytes: value("gpu_memory_total_bytes"),
         power_watts: value("gpu_power_watts"),
         temperature_celsius: value("gpu_temperature_celsius"),
+        sm_clock_hertz: value("gpu_sm_clock_hertz"),
+        recovery_action: gpu.recovery.map(RecoveryAction::word).into(),
+        processes: gpu.processes_at.map(|_| gpu.processes.iter().map(process).collect()).into(),
     }
+}
+
+fn process(process: &GpuProcess) -> ProcessStatus {
+    let GpuProcess { pid, memory_bytes, sm_ratio } = *process;
+    ProcessStatus { pid, memory_bytes: memory_bytes.into(), sm_ratio: sm_ratio.into() }
 }
 
 /// A document in which each value that could not be had is `null`, with its reason in `reasons` under its
@@ -182,7 +226,6 @@ fn missing(value: &Value) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use diarwatch_shared::reading::Missing;
     use serde_json::json;
 
     #[test]

@@ -33,7 +33,8 @@ fn numbers(status: &Value) -> Vec<String> {
     let of = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     let mut found: Vec<String> = of(&status["host"]).iter().map(|key| format!("/host/{key}")).collect();
     for (at, gpu) in status["gpus"].as_array().unwrap().iter().enumerate() {
-        let keys = of(gpu).into_iter().filter(|key| !["index", "uuid", "name"].contains(&key.as_str()));
+        let others = ["index", "uuid", "name", "recovery_action", "processes"];
+        let keys = of(gpu).into_iter().filter(|key| !others.contains(&key.as_str()));
         found.extend(keys.map(|key| format!("/gpus/{at}/{key}")));
     }
     found

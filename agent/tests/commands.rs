@@ -167,7 +167,7 @@ fn one_gpu_says_the_same_in_every_form() {
     let lines: Vec<&str> = csv.split("\r\n").collect();
     assert!(lines[0].starts_with("index,name,utilization_ratio,memory_used_bytes"), "{csv}");
     assert!(lines[1].contains(",0.42,3145728000.0,"), "{csv}");
-    assert!(lines[2].ends_with(",temperature_celsius=not_supported"), "{csv}");
+    assert!(lines[2].ends_with(",temperature_celsius=not_supported;recovery_action=not_supported"), "{csv}");
 
     let one = world.document(&["gpu", "show", "1", "-o", "ndjson"]);
     assert_eq!(

@@ -21,17 +21,18 @@ use std::time::Duration;
 /// Two GPUs whose values are known.
 const TWO: &str = "driver = 550.54.15\ngpus = 2\n\
     gpu.*.util = 42\ngpu.*.mem_util = 17\ngpu.*.mem_total_mib = 8188\ngpu.*.mem_used_mib = 3000\n\
-    gpu.*.power_mw = 61500\ngpu.*.temp = 55\n\
+    gpu.*.power_mw = 61500\ngpu.*.temp = 55\ngpu.*.sm_mhz = 1980\n\
     gpu.0.name = NVIDIA GeForce RTX 4060\ngpu.0.uuid = GPU-aaaa\n\
     gpu.1.name = NVIDIA H200\ngpu.1.uuid = GPU-bbbb\ngpu.1.util = 7\n";
 /// The values of a GPU, by their keys in the document.
-const VALUES: [&str; 6] = [
+const VALUES: [&str; 7] = [
     "utilization_ratio",
     "memory_utilization_ratio",
     "memory_used_bytes",
     "memory_total_bytes",
     "power_watts",
     "temperature_celsius",
+    "sm_clock_hertz",
 ];
 
 fn gpu(status: &Value, index: usize) -> &Value {
@@ -71,7 +72,8 @@ fn what_the_driver_says_is_what_the_operator_sees() {
         "index": 0, "uuid": "GPU-aaaa", "name": "NVIDIA GeForce RTX 4060",
         "utilization_ratio": 0.42, "memory_utilization_ratio": 0.17,
         "memory_used_bytes": 3000.0 * 1_048_576.0, "memory_total_bytes": 8188.0 * 1_048_576.0,
-        "power_watts": 61.5, "temperature_celsius": 55.0,
+        "power_watts": 61.5, "temperature_celsius": 55.0, "sm_clock_hertz": 1.98e9,
+        "recovery_action": null, "processes": [],
     });
     assert_eq!(*gpu(&status, 0), expected);
     assert_eq!(gpu(&status, 1)["utilization_ratio"], 0.07);

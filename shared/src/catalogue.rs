@@ -98,6 +98,13 @@ pub const METRICS: &[Metric] = &[
     gauge("gpu_memory_total_bytes", WHOLE, "Device memory, in bytes."),
     gauge("gpu_power_watts", MILLI, "Power draw of the board, in watts."),
     gauge("gpu_temperature_celsius", WHOLE, "Temperature of the die, in degrees Celsius."),
+    gauge("gpu_sm_clock_hertz", WHOLE, "Clock of the multiprocessors, in hertz."),
+    gauge(
+        "gpu_action_wanted",
+        WHOLE,
+        "What the GPU needs to be well: 0 nothing, 1 a reset of it, 2 a reboot of the node, 3 something else.",
+    ),
+    counter("gpu_xid_errors_total", WHOLE, "XID errors of the GPU since the agent started."),
     gauge(
         "host_cpu_utilization_ratio",
         TEN_THOUSANDTH,

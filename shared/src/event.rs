@@ -9,6 +9,8 @@ use crate::node::{Epoch, WorkerId};
 
 /// The version of the event's form; fields may be added within a version.
 pub const EVENT_VERSION: u16 = 1;
+/// Recovery actions that NVML has numbers for.
+const RECOVERY_ACTIONS: u32 = 8;
 
 /// Something that happened at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,6 +208,32 @@ pub enum What {
         /// Why, for a person.
         reason: String,
     },
+    /// The driver reported an error of a GPU (XID).
+    GpuXid {
+        /// The GPU, by index; none when it cannot be told which.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        gpu: Option<u32>,
+        /// Its identity; empty when it is not known.
+        uuid: String,
+        /// The XID.
+        code: u32,
+        /// The process that it hit, where the kernel's log says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pid: Option<u32>,
+        /// What it calls for.
+        action: XidAction,
+        /// What the kernel's log or the table of XIDs says of it, for a person.
+        text: String,
+    },
+    /// What the driver wants done about a GPU changed.
+    GpuRecoveryAction {
+        /// The GPU, by index.
+        gpu: u32,
+        /// Its identity.
+        uuid: String,
+        /// What it wants now.
+        action: RecoveryAction,
+    },
     /// An event kind of a later version; kept, shown by its name only.
     #[serde(other)]
     Unknown,
@@ -244,6 +272,135 @@ pub enum Cause {
     /// A cause of a later version.
     #[serde(other)]
     Unknown,
+}
+
+/// What an XID calls for. Nothing but the restart of a worker is ever done by an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum XidAction {
+    /// Nothing is published about it. Also one of a later version.
+    Unknown,
+    /// Nothing: it informs.
+    Ignore,
+    /// Something else tells more; look there.
+    Watch,
+    /// A procedure of the vendor's that a person follows.
+    Workflow,
+    /// Start the program that it hit anew.
+    RestartWorker,
+    /// Reset the GPU.
+    ResetGpu,
+    /// Take the GPU out of use.
+    Isolate,
+    /// Reboot the machine.
+    Reboot,
+}
+
+impl XidAction {
+    /// Every action, the mildest first.
+    pub const ALL: [Self; 8] = [
+        Self::Unknown,
+        Self::Ignore,
+        Self::Watch,
+        Self::Workflow,
+        Self::RestartWorker,
+        Self::ResetGpu,
+        Self::Isolate,
+        Self::Reboot,
+    ];
+
+    /// The word used in JSON and in configurations.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Ignore => "ignore",
+            Self::Watch => "watch",
+            Self::Workflow => "workflow",
+            Self::RestartWorker => "restart_worker",
+            Self::ResetGpu => "reset_gpu",
+            Self::Isolate => "isolate",
+            Self::Reboot => "reboot",
+        }
+    }
+
+    /// The action of a word.
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.word() == word)
+    }
+}
+
+/// What the driver wants done about a GPU: NVML's recovery action.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum RecoveryAction {
+    /// Nothing.
+    None,
+    /// A reset of the GPU.
+    GpuReset,
+    /// A reboot of the machine.
+    NodeReboot,
+    /// An end of all peer-to-peer traffic.
+    DrainP2p,
+    /// The same, and a reset.
+    DrainAndReset,
+    /// Something of a later driver.
+    Other,
+}
+
+impl From<String> for XidAction {
+    fn from(word: String) -> Self {
+        Self::named(&word).unwrap_or(Self::Unknown)
+    }
+}
+
+impl From<XidAction> for String {
+    fn from(action: XidAction) -> Self {
+        action.word().to_owned()
+    }
+}
+
+impl From<String> for RecoveryAction {
+    fn from(word: String) -> Self {
+        let numbers = 0..RECOVERY_ACTIONS;
+        numbers.map(Self::of).find(|action| action.word() == word).unwrap_or(Self::Other)
+    }
+}
+
+impl From<RecoveryAction> for String {
+    fn from(action: RecoveryAction) -> Self {
+        action.word().to_owned()
+    }
+}
+
+impl RecoveryAction {
+    /// The action of NVML's number.
+    #[must_use]
+    pub fn of(number: u32) -> Self {
+        match number {
+            0 => Self::None,
+            // 6 resets the bus of the GPU, and the GPU with it.
+            1 | 6 => Self::GpuReset,
+            2 | 7 => Self::NodeReboot,
+            3 => Self::DrainP2p,
+            4 => Self::DrainAndReset,
+            _ => Self::Other,
+        }
+    }
+
+    /// The word used in JSON.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::GpuReset => "gpu_reset",
+            Self::NodeReboot => "node_reboot",
+            Self::DrainP2p => "drain_p2p",
+            Self::DrainAndReset => "drain_and_reset",
+            Self::Other => "other",
+        }
+    }
 }
 
 impl Event {
@@ -339,10 +496,41 @@ mod tests {
             What::GpuDriverUnresponsive { function: "nvmlInit_v2".into(), gpu: Some(1) },
             What::GpuDriverRecovered,
             What::GpuDriverAbsent { reason: reason() },
+            What::GpuXid {
+                gpu: None,
+                uuid: String::new(),
+                code: 79,
+                pid: Some(7),
+                action: XidAction::Reboot,
+                text: reason(),
+            },
+            What::GpuRecoveryAction { gpu: 1, uuid: "GPU-1".into(), action: RecoveryAction::GpuReset },
         ];
         for what in kinds {
             let event = Event::new(UnixMicros(5), what);
             assert_eq!(Event::from_bytes(&event.to_bytes()), Ok(event));
+        }
+    }
+
+    #[test]
+    fn an_action_of_a_later_version_is_unknown_and_the_rest_is_kept() {
+        let text =
+            br#"{"version":2,"at":5,"kind":"gpu_xid","uuid":"GPU-1","code":9000,"action":"pray","text":"x"}"#;
+        let told = Event::from_bytes(text).unwrap().what;
+        assert!(matches!(told, What::GpuXid { code: 9000, action: XidAction::Unknown, .. }), "{told:?}");
+    }
+
+    #[test]
+    fn an_action_is_named_by_its_word() {
+        for action in XidAction::ALL {
+            assert_eq!(XidAction::named(action.word()), Some(action));
+            assert_eq!(serde_json::to_value(action).unwrap(), action.word());
+        }
+        for number in 0..RECOVERY_ACTIONS {
+            let action = RecoveryAction::of(number);
+            let word = serde_json::to_value(action).unwrap();
+            assert_eq!(word, action.word());
+            assert_eq!(serde_json::from_value::<RecoveryAction>(word).unwrap(), action);
         }
     }
 

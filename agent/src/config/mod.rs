@@ -13,9 +13,11 @@ pub mod queue;
 pub mod service;
 pub mod worker;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use diarwatch_shared::config::{self, ConfigError};
+use diarwatch_shared::event::XidAction;
 use diarwatch_shared::quantity::{Bytes, Span};
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +25,8 @@ use figure::{FIGURES_MAX, FigureConfig};
 use queue::QueueConfig;
 use service::{SERVICES_MAX, ServiceConfig};
 use worker::{Fault, WorkerConfig};
+
+use crate::sample::gpu::xid;
 
 /// Where the configuration is looked for when no path is given.
 pub const DEFAULT_PATH: &str = "/etc/diarwatch/agent.toml";
@@ -146,6 +150,9 @@ pub struct GpuConfig {
     pub slow_interval: Span,
     /// How often a missing driver is looked for.
     pub retry_interval: Span,
+    /// What an XID calls for, where this host's operator knows better than the shipped table: an action by
+    /// its code, `{ "64" = "isolate" }`.
+    pub xid_overrides: BTreeMap<String, String>,
 }
 
 impl Default for GpuConfig {
@@ -156,6 +163,7 @@ impl Default for GpuConfig {
             fast_interval: Span::millis(100),
             slow_interval: Span::secs(1),
             retry_interval: Span::secs(10),
+            xid_overrides: BTreeMap::new(),
         }
     }
 }
@@ -263,6 +271,13 @@ fn validate(config: &Config) -> Vec<(String, Option<String>)> {
         "[spool] generation_age is below 1m",
         "write at least \"1m\"",
     );
+    for (code, action) in &config.gpu.xid_overrides {
+        if let Err(problem) = xid::read(code, action) {
+            let actions = XidAction::ALL.map(XidAction::word).join(", ");
+            let hint = format!("write `\"64\" = \"isolate\"`; actions are {actions}");
+            faults.push((format!("[gpu] xid_overrides: {problem}"), Some(hint)));
+        }
+    }
     validate_lists(config, &mut faults);
     faults
 }
@@ -358,6 +373,18 @@ mod tests {
     #[test]
     fn an_interval_that_would_load_the_driver_is_refused() {
         assert!(faults("[gpu]\nfast_interval = \"1ms\"\n").contains("below 10ms"));
+    }
+
+    #[test]
+    fn an_override_of_an_xid_names_a_code_and_an_action() {
+        let good = parse(
+            Path::new("agent.toml"),
+            &format!("{LEAST}[gpu]\nxid_overrides = {{ \"64\" = \"isolate\" }}\n"),
+        );
+        assert_eq!(good.unwrap().gpu.xid_overrides["64"], "isolate");
+        let text = faults("[gpu]\nxid_overrides = { \"64\" = \"isolat\", \"x\" = \"reboot\" }\n");
+        assert!(text.contains("`isolat` is no action") && text.contains("`x` is no XID"), "{text}");
+        assert!(text.contains("restart_worker, reset_gpu, isolate"), "{text}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! One node's page: what the fleet's page has of it, its last minutes as charts, and its events. Pure.
 
-use diarwatch_shared::event::What;
+use diarwatch_shared::event::{RecoveryAction, What, XidAction};
 use diarwatch_shared::node::NodeId;
 use diarwatch_shared::texts::Text;
 
@@ -131,6 +131,15 @@ fn told(of: &Sources<'_>, stored: &crate::store::StoredEvent) -> Line {
         }
         What::GpuDriverRecovered => (State::Ok, text(Text::DriverRecovered)),
         What::GpuDriverAbsent { reason } => (State::Warning, format!("{}: {reason}", text(Text::NoDriver))),
+        What::GpuXid { gpu, code, action, text: said, .. } => {
+            let state = if *action >= XidAction::ResetGpu { State::Critical } else { State::Warning };
+            let gpu = gpu.map(|gpu| format!(" GPU {gpu}")).unwrap_or_default();
+            (state, format!("{} {code}{gpu}: {said}", text(Text::EventGpuXid)))
+        }
+        What::GpuRecoveryAction { gpu, action, .. } => {
+            let state = if *action == RecoveryAction::None { State::Ok } else { State::Critical };
+            (state, format!("{} GPU {gpu}: {}", text(Text::EventGpuRecoveryAction), action.word()))
+        }
         _ => (State::Unknown, text(Text::UnknownEvent)),
     };
     lines::line(of, stored.event.at, state, format!("{worker}{what}"), stored.node.as_str(), None, false)

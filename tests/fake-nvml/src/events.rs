@@ -14,8 +14,8 @@ use crate::{clock, state};
 const SETS_MAX: usize = 64;
 /// How soon a waiting caller sees a new event.
 const WAIT_STEP: Duration = Duration::from_millis(2);
-/// Single and double bit ECC errors, performance state, XID, clock.
-const SUPPORTED: u64 = 1 | 2 | 4 | 8 | 16;
+/// Single and double bit ECC errors, performance state, XID, clock, GPU unavailable, recovery action.
+const SUPPORTED: u64 = 1 | 2 | 4 | 8 | 16 | 0x4000 | 0x8000;
 
 /// `nvmlEventSet_t`: a number, so that a set that was freed is found out, not followed.
 #[repr(transparent)]

@@ -1,5 +1,5 @@
 //! Many values in one call: takes the caller's list of field numbers, gives each its value or its
-//! own error. The numbers are those of driver 550 (`NVML_FI_DEV_*`).
+//! own error. The numbers are those of driver 550 (`NVML_FI_DEV_*`), and 230 of driver 570.
 
 use crate::abi::{Code, Out, device_entries};
 use crate::clock;
@@ -61,6 +61,7 @@ fn value(device: &Device, field: u32) -> Result<u64, Code> {
         190 => device.whole(Key::PowerLimitMw),
         197 => device.counter(Key::PcieTxKb).map(|kib| kib.saturating_mul(KIB)),
         198 => device.counter(Key::PcieRxKb).map(|kib| kib.saturating_mul(KIB)),
+        230 => device.whole(Key::Recovery),
         _ => Err(Code::NOT_SUPPORTED),
     }
 }

@@ -192,6 +192,8 @@ pub(super) fn word(kind: &str, lang: Lang) -> (Level, String) {
         "gpu_driver_unresponsive" => (Level::Critical, Text::DriverUnresponsive),
         "gpu_driver_recovered" => (Level::Ok, Text::EventDriverRecovered),
         "gpu_driver_absent" => (Level::Warning, Text::NoDriver),
+        "gpu_xid" => (Level::Warning, Text::EventGpuXid),
+        "gpu_recovery_action" => (Level::Warning, Text::EventGpuRecoveryAction),
         other => return (Level::Unknown, other.replace('_', " ")),
     };
     (level, text.in_lang(lang).to_owned())
@@ -211,16 +213,46 @@ pub(super) fn say(detail: &Map<String, Value>, gpu: Option<&Value>, lang: Lang) 
             "waited_ms" => format!("{} {ms}", Text::WaitedTime.in_lang(lang)),
             "restart_in_ms" => format!("{} {ms}", Text::NextStart.in_lang(lang)),
             "attempt" => format!("{} {text}", Text::Restarts.in_lang(lang)),
-            "agent_version" => text,
+            "agent_version" | "text" | "uuid" => text,
+            "code" => format!("XID {text}"),
+            "action" => action(&text, lang),
             other => format!("{other} {text}"),
         }
     });
     reason.into_iter().chain(gpu).chain(rest).collect::<Vec<_>>().join("  ")
 }
 
+/// What an XID calls for, or the driver wants; a word of a later version as it is.
+pub(super) fn action(word: &str, lang: Lang) -> String {
+    let text = match word {
+        "restart_worker" => Text::ActionRestartWorker,
+        "reset_gpu" | "gpu_reset" => Text::ActionResetGpu,
+        "isolate" => Text::ActionIsolate,
+        "reboot" | "node_reboot" => Text::ActionReboot,
+        "drain_p2p" => Text::ActionDrain,
+        "drain_and_reset" => Text::ActionDrainAndReset,
+        "workflow" => Text::ActionWorkflow,
+        "watch" => Text::ActionWatch,
+        "ignore" | "none" => Text::ActionNone,
+        "unknown" => Text::Unknown,
+        other => return other.to_owned(),
+    };
+    text.in_lang(lang).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_of_a_gpu_says_what_it_calls_for() {
+        let detail =
+            json!({ "code": 79, "pid": 7, "action": "reboot", "text": "GPU has fallen off the bus" });
+        let said = |lang| say(detail.as_object().unwrap(), Some(&json!(0)), lang);
+        assert_eq!(said(Lang::En), "GPU 0  reboot the node  XID 79  PID 7  GPU has fallen off the bus");
+        assert!(said(Lang::Ja).contains("ノードの再起動"), "{}", said(Lang::Ja));
+        assert_eq!(action("pray", Lang::En), "pray");
+    }
 
     #[test]
     fn an_event_is_shown_once_though_others_share_its_microsecond() {

@@ -9,7 +9,7 @@ use super::answer::{Answer, show};
 use super::common::Common;
 use super::output::{Cell, Column, Table};
 use super::paint::Level;
-use super::values::{Place, celsius, memory, percent, watts};
+use super::values::{Place, celsius, gib, memory, percent, watts};
 use crate::cli::ask::Trouble;
 
 /// What is asked about GPUs.
@@ -44,6 +44,9 @@ const COLUMNS: &[Column] = &[
     Column::number("power_watts", Text::Power),
     Column::new("state", Text::State),
     Column::new("uuid", Text::Uuid).wide(),
+    Column::number("sm_clock_hertz", Text::Clock).wide(),
+    Column::new("recovery_action", Text::EventGpuRecoveryAction).wide(),
+    Column::new("processes", Text::Processes).wide(),
 ];
 
 /// Values of which at least one is there while a GPU answers.
@@ -104,9 +107,32 @@ fn table(gpus: &[Place], lang: Lang) -> Table {
             gpu.cell("power_watts", watts),
             Cell::state(word, level, if level == Level::Ok { Text::Ok.in_lang(lang) } else { word }),
             gpu.word("uuid"),
+            gpu.cell("sm_clock_hertz", |hertz| format!("{:.0} MHz", hertz / 1e6)),
+            gpu.word("recovery_action"),
+            processes(gpu),
         ]);
     }
     table
+}
+
+/// Who is on a GPU, for people as `PID 42 2.0 GiB 35%`.
+fn processes(gpu: &Place) -> Cell {
+    let Some(list) = gpu.get("processes").as_array() else { return gpu.word("processes") };
+    let (mut said, mut missing) = (Vec::new(), Vec::new());
+    for (at, process) in gpu.items("processes").iter().enumerate() {
+        let mut of = |key: &str, say: &dyn Fn(f64) -> String| {
+            process.number(key).map_or_else(
+                |why| {
+                    missing.push((format!("/{at}/{key}"), why));
+                    "-".to_owned()
+                },
+                say,
+            )
+        };
+        let size = of("memory_bytes", &|bytes| format!("{} GiB", gib(bytes)));
+        said.push(format!("PID {} {size} {}", process.get("pid"), of("sm_ratio", &percent)));
+    }
+    Cell::new(list.clone(), if said.is_empty() { "-".to_owned() } else { said.join(", ") }).inside(missing)
 }
 
 /// A word for how a GPU is: `ok`, or why none of its values is there.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::paint::Level;
 use super::values::Place;
-use super::{gpu, queue, worker};
+use super::{events, gpu, queue, worker};
 
 /// One thing that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +55,7 @@ pub(super) fn findings(document: &Value, lang: Lang) -> Vec<Finding> {
     }));
     found.extend(driver(&root.at("driver"), lang));
     found.extend(root.items("gpus").iter().filter_map(gpu_finding));
+    found.extend(root.items("gpus").iter().filter_map(|gpu| recovery_finding(gpu, lang)));
     found.extend(spool(&root.at("spool"), lang));
     found.extend(root.items("workers").iter().filter_map(|worker| worker_finding(worker, lang)));
     found.extend(root.items("queues").iter().filter_map(|queue| queue_finding(queue, lang)));
@@ -84,6 +85,15 @@ fn gpu_finding(gpu: &Place) -> Option<Finding> {
     let (word, level) = gpu::state(gpu);
     let index = gpu.get("index").as_u64().unwrap_or_default();
     (level != Level::Ok).then(|| Finding { level, text: format!("GPU {index}: {word}") })
+}
+
+/// The driver wants a GPU to be reset, or more.
+fn recovery_finding(gpu: &Place, lang: Lang) -> Option<Finding> {
+    let action = gpu.text("recovery_action").filter(|action| *action != "none")?;
+    let index = gpu.get("index").as_u64().unwrap_or_default();
+    let title = Text::EventGpuRecoveryAction.in_lang(lang);
+    let text = format!("GPU {index}: {title}: {}", events::action(action, lang));
+    Some(Finding { level: Level::Critical, text })
 }
 
 fn spool(spool: &Place, lang: Lang) -> Vec<Finding> {

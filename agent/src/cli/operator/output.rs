@@ -70,12 +70,14 @@ pub(super) struct Cell {
     value: Value,
     text: String,
     reason: Option<String>,
+    /// Why values inside of it are missing, by their pointers from here.
+    inside: Vec<(String, String)>,
 }
 
 impl Cell {
     /// A value and its text for people.
     pub(super) fn new(value: impl Into<Value>, text: impl AsRef<str>) -> Self {
-        Self { value: value.into(), text: Tone::Plain.mark(text.as_ref()), reason: None }
+        Self { value: value.into(), text: Tone::Plain.mark(text.as_ref()), ..Self::default() }
     }
 
     /// A text that is its own value.
@@ -85,7 +87,7 @@ impl Cell {
 
     /// What there is none of.
     pub(super) fn none() -> Self {
-        Self { value: Value::Null, text: Tone::Dim.mark("-"), reason: None }
+        Self { text: Tone::Dim.mark("-"), ..Self::default() }
     }
 
     /// What could not be had, and why.
@@ -93,9 +95,14 @@ impl Cell {
         Self { reason: Some(reason.to_owned()), ..Self::none() }
     }
 
+    /// Values inside of it could not be had: each pointer from here, and why.
+    pub(super) fn inside(self, inside: Vec<(String, String)>) -> Self {
+        Self { inside, ..self }
+    }
+
     /// A state: shape, word and colour.
     pub(super) fn state(value: impl Into<Value>, level: Level, word: &str) -> Self {
-        Self { value: value.into(), text: level.say(word), reason: None }
+        Self { value: value.into(), text: level.say(word), ..Self::default() }
     }
 
     #[cfg(test)]
@@ -225,6 +232,9 @@ impl Table {
         for (column, cell) in self.columns.iter().zip(row) {
             if let Some(reason) = &cell.reason {
                 reasons.insert(format!("{pointer}/{}", column.key), reason.clone().into());
+            }
+            for (inside, reason) in &cell.inside {
+                reasons.insert(format!("{pointer}/{}{inside}", column.key), reason.clone().into());
             }
             table.insert(column.key.to_owned(), cell.value.clone());
         }

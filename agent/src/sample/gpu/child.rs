@@ -1,12 +1,15 @@
 //! The sampler child: owns NVML, ticks on a fixed schedule, writes [`Message`]s to its stdout.
 //!
+//! Two tiers of values, and rarer things between them: the processes of one GPU at a time, and what the
+//! driver wants done about each. Another thread waits for what the driver reports by itself.
+//!
 //! When the pipe is slow a tick is written late, never twice; when the agent is gone the child ends,
 //! even from within a driver call. A second thread tells of a driver call that does not return. The
 //! child ends by itself when the set of GPUs changes: the next one starts with a clean generation.
 
 use std::io::{self, Stdout};
-use std::mem::ManuallyDrop;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -15,9 +18,10 @@ use diarwatch_shared::clock;
 use diarwatch_shared::exit::Exit;
 use diarwatch_shared::reading::{Missing, Reading};
 
-use super::message::{self, Message, Value};
+use super::message::{self, Message, Processes, Value};
 use super::nvml::{CallWatch, Driver, Gpu, Slot};
-use super::{FAST, FAST_METRICS, SLOW, SLOW_METRICS};
+use super::processes::{Meter, Rounds};
+use super::{FAST, FAST_METRICS, SLOW, SLOW_METRICS, reports};
 
 /// A call that is under way for this long is told to be stuck.
 const STUCK_AFTER: Duration = Duration::from_millis(1_500);
@@ -25,6 +29,8 @@ const STUCK_AFTER: Duration = Duration::from_millis(1_500);
 const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// How often the number of GPUs is asked for, and those that cannot be opened are tried again.
 const COUNT_INTERVAL: Duration = Duration::from_secs(10);
+/// How often it is asked what the driver wants done about each GPU, when it reports no change of it.
+const RECOVERY_INTERVAL: Duration = Duration::from_secs(10);
 
 /// What the agent tells its sampler.
 #[derive(Clone, Debug)]
@@ -37,8 +43,9 @@ pub struct Options {
     pub slow: Duration,
 }
 
+/// The way to the agent, for every thread of the child.
 #[derive(Clone, Default)]
-struct Pipe(Arc<Mutex<Option<Stdout>>>);
+pub(super) struct Pipe(Arc<Mutex<Option<Stdout>>>);
 
 impl Pipe {
     fn new() -> Self {
@@ -46,7 +53,7 @@ impl Pipe {
     }
 
     /// Whether the agent is still there.
-    fn send(&self, message: &Message) -> bool {
+    pub(super) fn send(&self, message: &Message) -> bool {
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         slot.as_mut().is_some_and(|out| message::write(out, message).is_ok())
     }
@@ -58,12 +65,13 @@ pub fn run(options: &Options) -> Exit {
     if !belongs_to_the_agent() {
         return Exit::Ok;
     }
-    let watch = Arc::new(CallWatch::default());
+    // What the driver gives is never given back, nor is the library shut down: the kernel takes everything,
+    // and those calls may hang as any other.
+    let watch: &'static CallWatch = Box::leak(Box::default());
     let pipe = Pipe::new();
-    watch_calls(Arc::clone(&watch), pipe.clone());
-    let opened = Driver::open(options.library.as_deref(), &watch)
-        // Never shut down: the kernel takes everything back, and that call may hang as any other.
-        .map(ManuallyDrop::new)
+    watch_calls(watch, pipe.clone());
+    let opened = Driver::open(options.library.as_deref(), watch)
+        .map(|driver| &*Box::leak(Box::new(driver)))
         .and_then(|driver| driver.count().map(|count| (driver, count)));
     let (driver, count) = match opened {
         Ok(opened) => opened,
@@ -73,12 +81,17 @@ pub fn run(options: &Options) -> Exit {
         }
     };
     let gpus: Vec<Slot<'_>> = (0..count).map(|index| driver.slot(index)).collect();
+    let gpus: &'static [Slot<'static>] = Vec::leak(gpus);
     let facts = gpus.iter().map(|gpu| gpu.facts().clone()).collect();
     let found = Message::Found { driver: driver.version.clone(), simulated: driver.simulated, gpus: facts };
     if !pipe.send(&found) {
         return Exit::Ok;
     }
-    tick(options, &driver, &gpus, &pipe)
+    let look = Arc::new(AtomicBool::new(false));
+    let reports = (pipe.clone(), Arc::clone(&look));
+    thread::spawn(move || reports::wait(driver, gpus, &reports.0, &reports.1));
+    let meters = gpus.iter().map(|_| Meter::default()).collect();
+    Sampler { driver, gpus, meters, pipe, look }.tick(options)
 }
 
 /// Has the kernel end this process with the agent; false when the agent is gone already.
@@ -90,33 +103,89 @@ fn belongs_to_the_agent() -> bool {
     bound.is_ok() && agent.is_some() && rustix::process::getppid() == agent
 }
 
-fn tick(options: &Options, driver: &Driver<'_>, gpus: &[Slot<'_>], pipe: &Pipe) -> Exit {
-    let start = clock::uptime();
-    let (mut next_fast, mut next_slow, mut next_count) = (start, start, start + COUNT_INTERVAL);
-    loop {
-        let now = clock::uptime();
-        if now >= next_slow {
-            if !pipe.send(&read(SLOW, gpus, SLOW_METRICS.len(), read_slow)) {
-                return Exit::Ok;
+struct Sampler {
+    driver: &'static Driver<'static>,
+    gpus: &'static [Slot<'static>],
+    /// For each GPU.
+    meters: Vec<Meter>,
+    pipe: Pipe,
+    /// Set by the thread of reports: the driver may want something else by now.
+    look: Arc<AtomicBool>,
+}
+
+impl Sampler {
+    /// The fast tier is read last: its values say that everything before it was answered.
+    fn tick(mut self, options: &Options) -> Exit {
+        let start = clock::uptime();
+        let (mut next_fast, mut next_slow, mut next_count) = (start, start, start + COUNT_INTERVAL);
+        let mut next_recovery = start;
+        let mut rounds = Rounds::over(self.gpus.len(), start);
+        let mut there = (0..self.gpus.len()).all(|gpu| self.tell_processes(gpu));
+        while there {
+            let now = clock::uptime();
+            if now >= next_slow {
+                there &= self.pipe.send(&read(SLOW, self.gpus, SLOW_METRICS.len(), read_slow));
+                next_slow = following(next_slow, options.slow, now);
             }
-            next_slow = following(next_slow, options.slow, now);
-        }
-        if now >= next_count {
-            if changed(driver, gpus) {
-                return Exit::Temporary;
+            if now >= next_count {
+                if changed(self.driver, self.gpus) {
+                    return Exit::Temporary;
+                }
+                next_count = now + COUNT_INTERVAL;
             }
-            next_count = now + COUNT_INTERVAL;
+            if self.look.swap(false, Ordering::AcqRel) || now >= next_recovery {
+                there &= self.tell_recovery();
+                next_recovery = now + RECOVERY_INTERVAL;
+            }
+            if now >= rounds.due() {
+                let began = clock::uptime();
+                there &= self.tell_processes(rounds.next());
+                let ended = clock::uptime();
+                rounds.took(ended.saturating_sub(began), ended);
+            }
+            if now >= next_fast {
+                let fast = read(FAST, self.gpus, FAST_METRICS.len(), read_fast);
+                if driver_gone(&fast) {
+                    return Exit::Temporary;
+                }
+                there &= self.pipe.send(&fast);
+                next_fast = following(next_fast, options.fast, now);
+            }
+            thread::sleep(next_fast.min(rounds.due()).saturating_sub(clock::uptime()));
         }
-        let fast = read(FAST, gpus, FAST_METRICS.len(), read_fast);
-        if driver_gone(&fast) {
-            return Exit::Temporary;
-        }
-        if !pipe.send(&fast) {
-            return Exit::Ok;
-        }
-        next_fast = following(next_fast, options.fast, now);
-        thread::sleep(next_fast.saturating_sub(clock::uptime()));
+        Exit::Ok
     }
+
+    /// What runs on one GPU; whether the agent is still there.
+    fn tell_processes(&mut self, place: usize) -> bool {
+        let (Some(slot), Some(meter)) = (self.gpus.get(place), self.meters.get_mut(place)) else {
+            return true;
+        };
+        let list = match slot {
+            Slot::Closed(_, missing) => Processes::Missing(*missing as u8),
+            Slot::Open(gpu) => {
+                meter.take(gpu.process_samples(meter.since_us()), clock::uptime());
+                meter.list(gpu.holders())
+            }
+        };
+        self.pipe.send(&Message::Processes { gpu: number(place), list })
+    }
+
+    /// What the driver wants done about each GPU; whether the agent is still there.
+    fn tell_recovery(&self) -> bool {
+        self.gpus.iter().enumerate().all(|(place, slot)| {
+            let action = match slot {
+                Slot::Open(gpu) => gpu.recovery_action(),
+                Slot::Closed(_, missing) => Err(*missing),
+            };
+            self.pipe.send(&Message::Recovery { gpu: number(place), action: action.into() })
+        })
+    }
+}
+
+/// A place in the list of GPUs as it travels.
+pub(super) fn number(place: usize) -> u32 {
+    u32::try_from(place).unwrap_or(u32::MAX)
 }
 
 /// Whether there are more or fewer GPUs, or one that could not be opened now can.
@@ -153,7 +222,7 @@ fn read_fast(gpu: &Gpu<'_>) -> Vec<Reading> {
 
 /// In the order of [`super::SLOW_METRICS`].
 fn read_slow(gpu: &Gpu<'_>) -> Vec<Reading> {
-    vec![gpu.temperature()]
+    vec![gpu.temperature(), gpu.sm_clock()]
 }
 
 /// Whether every value of every GPU says that the driver is not loaded any more.
@@ -163,7 +232,7 @@ fn driver_gone(message: &Message) -> bool {
     values.peek().is_some() && values.all(|reading| reading == Err(Missing::NoDriver))
 }
 
-fn watch_calls(watch: Arc<CallWatch>, pipe: Pipe) {
+fn watch_calls(watch: &'static CallWatch, pipe: Pipe) {
     thread::spawn(move || {
         let mut told = false;
         loop {

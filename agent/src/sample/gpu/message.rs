@@ -11,6 +11,8 @@ use rkyv::util::AlignedVec;
 
 /// Bytes of one message.
 pub const MESSAGE_BYTES_MAX: usize = 256 * 1024;
+/// Processes of one GPU that are told, those with most memory first.
+pub const PROCESSES_MAX: usize = 256;
 
 /// One message of the sampler.
 #[derive(Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
@@ -38,6 +40,32 @@ pub enum Message {
         /// Per GPU, the tier's values in the order of the tier's metrics.
         gpus: Vec<Vec<Value>>,
     },
+    /// The processes on one GPU.
+    Processes {
+        /// Its place in the list of GPUs.
+        gpu: u32,
+        /// What runs there.
+        list: Processes,
+    },
+    /// What the driver wants done about one GPU.
+    Recovery {
+        /// Its place in the list of GPUs.
+        gpu: u32,
+        /// NVML's number of it.
+        action: Value,
+    },
+    /// The driver reported an error of a GPU.
+    Xid {
+        /// Its place in the list of GPUs; none when the driver did not say.
+        gpu: Option<u32>,
+        /// The XID.
+        code: u32,
+    },
+    /// Whether the driver reports errors by itself.
+    Reports {
+        /// Why not, for a person, about the GPUs of which it does not.
+        problem: Option<String>,
+    },
     /// A driver call does not return.
     Stuck {
         /// The NVML function.
@@ -50,7 +78,7 @@ pub enum Message {
 }
 
 /// What does not change about a GPU while the driver stays loaded.
-#[derive(Clone, Debug, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
 pub struct GpuFacts {
     /// Index at the driver: for people, never an identity.
     pub index: u32,
@@ -58,6 +86,33 @@ pub struct GpuFacts {
     pub uuid: String,
     /// Product name; empty like the UUID.
     pub name: String,
+    /// Its place on the PCI bus, `00000000:01:00.0`; empty when it is not known.
+    pub bus: String,
+}
+
+/// The processes on a GPU.
+#[derive(Clone, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub enum Processes {
+    /// Those that there are.
+    Are {
+        /// The ones that hold most memory, at most [`PROCESSES_MAX`].
+        shown: Vec<Process>,
+        /// Whether there are no others.
+        all: bool,
+    },
+    /// They cannot be had: the number of a [`Missing`].
+    Missing(u8),
+}
+
+/// One process on a GPU.
+#[derive(Clone, Copy, Debug, PartialEq, rkyv::Archive, rkyv::Serialize, rkyv::Deserialize)]
+pub struct Process {
+    /// Its pid, in the agent's pid namespace.
+    pub pid: u32,
+    /// Memory of the GPU that it holds, bytes.
+    pub memory: Value,
+    /// Part of the last second in which its kernels ran, 0 to 1.
+    pub sm: Value,
 }
 
 /// A [`Reading`] in the pipe.
@@ -116,6 +171,15 @@ mod tests {
         let mut bytes = Vec::new();
         write(&mut bytes, &message).unwrap();
         assert_eq!(parse(&bytes[4..]).unwrap(), message);
+    }
+
+    #[test]
+    fn the_longest_list_of_processes_fits_a_message() {
+        let process = Process { pid: u32::MAX, memory: Value::from(Ok(1e300)), sm: Value::from(Ok(1.0)) };
+        let list = Processes::Are { shown: vec![process; PROCESSES_MAX], all: false };
+        let mut bytes = Vec::new();
+        write(&mut bytes, &Message::Processes { gpu: 63, list }).unwrap();
+        assert!(bytes.len() < MESSAGE_BYTES_MAX / 8, "{}", bytes.len());
     }
 
     proptest! {

@@ -3,20 +3,29 @@
 //! Takes the messages of its child; gives ticks to the frame stage, which drops them when it is slow,
 //! and events, which wait. The agent's own process never loads NVML. A child that falls silent or tells
 //! of a stuck call makes the driver "unresponsive": no value is sent or shown again, everything else
-//! goes on. A wedged driver gets at most one more child until it answers again.
+//! goes on. A wedged driver gets at most one more child until it answers again. Errors of GPUs are seen
+//! here too, and in the kernel's log, which speaks also while the driver does not.
 
 pub mod child;
+pub mod errors;
+mod kernel_line;
+mod kernel_log;
 pub mod message;
 mod nvml;
+mod processes;
+mod reports;
 mod series;
+mod sightings;
 mod silence;
+pub mod xid;
 
 use std::process::Stdio;
 use std::time::Duration;
 
 use diarwatch_shared::backoff::{Backoff, unit};
 use diarwatch_shared::clock;
-use diarwatch_shared::event::{Event, What};
+use diarwatch_shared::event::{Event, RecoveryAction, What};
+use diarwatch_shared::reading::Reading;
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
 use tokio::process::{Child, ChildStdout, Command};
@@ -27,13 +36,14 @@ use tracing::{info, warn};
 use super::Sink;
 use crate::board::{Board, Snapshot};
 use crate::config::GpuConfig;
+use errors::{Errors, Seen};
 use message::{MESSAGE_BYTES_MAX, Message};
 use series::Series;
 use silence::{Silence, Verdict, WEDGED_AFTER};
 
 /// Tier of utilisation, memory and power.
 pub const FAST: u8 = 0;
-/// Tier of temperature.
+/// Tier of temperature and clock.
 pub const SLOW: u8 = 1;
 /// Metrics of the fast tier, in order.
 pub const FAST_METRICS: [&str; 5] = [
@@ -44,7 +54,7 @@ pub const FAST_METRICS: [&str; 5] = [
     "gpu_power_watts",
 ];
 /// Metrics of the slow tier, in order.
-pub const SLOW_METRICS: [&str; 1] = ["gpu_temperature_celsius"];
+pub const SLOW_METRICS: [&str; 2] = ["gpu_temperature_celsius", "gpu_sm_clock_hertz"];
 
 /// How often the state of the driver is told, whatever it is.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
@@ -52,6 +62,8 @@ const TELL_INTERVAL: Duration = Duration::from_secs(1);
 const END_WAIT: Duration = Duration::from_secs(2);
 /// Messages that may wait for the agent's loop; the child waits when there are more.
 const MESSAGES_MAX: usize = 32;
+/// Errors that were seen and wait to be told; whoever sees more waits.
+const SEEN_MAX: usize = 64;
 /// Between children that end early.
 const RESPAWN: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
@@ -99,13 +111,26 @@ pub async fn run(config: GpuConfig, sink: Sink, board: Board) {
         board.update(|board| board.driver = DriverState::Disabled);
         return std::future::pending().await;
     }
+    let (seen, errors) = mpsc::channel(SEEN_MAX);
+    let told = Errors::new(xid::Table::shipped(&config.xid_overrides), sink.clone(), board.clone());
     let state = DriverState::Starting;
-    let mut source = Source { sink, board, series: None, state, tell_due: Duration::ZERO };
+    let log = kernel_log::follow(seen.clone());
+    let source = Source { sink, board, series: None, state, tell_due: Duration::ZERO, seen };
+    // One task: all of them end with it.
+    tokio::select! {
+        () = told.run(errors) => {}
+        () = log => {}
+        () = children(&config, source) => {}
+    }
+}
+
+/// One child after another.
+async fn children(config: &GpuConfig, mut source: Source) {
     let mut early_ends = 0_u32;
     let mut wedged = false;
     loop {
         let started = clock::uptime();
-        match source.one_child(&config, &mut wedged).await {
+        match source.one_child(config, &mut wedged).await {
             Ok(End::Absent) => source.rest(config.retry_interval.0).await,
             Ok(End::Wedged) => wedged = true,
             Ok(End::Exited(status, answered)) => {
@@ -131,6 +156,7 @@ struct Source {
     series: Option<Series>,
     state: DriverState,
     tell_due: Duration,
+    seen: mpsc::Sender<Seen>,
 }
 
 impl Source {
@@ -182,7 +208,14 @@ impl Source {
             }
             Message::Tick { tier, at_us, gpus } => self.tick(tier, at_us, gpus).await,
             Message::Stuck { function, gpu } => self.unresponsive(function, gpu).await,
-            Message::Unstuck | Message::Absent { .. } => {}
+            // One that did not answer has to give values first.
+            Message::Processes { gpu, list } if matches!(self.state, DriverState::Up { .. }) => {
+                self.board.update(|board| board.gpu_processes(gpu, list, clock::uptime()));
+            }
+            Message::Recovery { gpu, action } => self.recovery(gpu, action.into()).await,
+            Message::Xid { gpu, code } => self.saw(Seen::Xid { gpu, code }).await,
+            Message::Reports { problem } => self.saw(Seen::Reports { problem }).await,
+            Message::Processes { .. } | Message::Unstuck | Message::Absent { .. } => {}
         }
     }
 
@@ -199,7 +232,20 @@ impl Source {
         series.ticks(tier, at_us, readings).into_iter().for_each(|tick| self.sink.tick(tick));
     }
 
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the cast saturates")]
+    async fn recovery(&mut self, gpu: u32, action: Reading) {
+        let action = action.map(|number| RecoveryAction::of(number as u32));
+        self.board.update(|board| board.gpu_recovery(gpu, action));
+        self.saw(Seen::Recovery { gpu, action }).await;
+    }
+
+    async fn saw(&self, seen: Seen) {
+        // The receiver is gone only when the agent stops.
+        drop(self.seen.send(seen).await);
+    }
+
     async fn absent(&mut self, reason: String) {
+        self.saw(Seen::Unloaded).await;
         self.series = None;
         self.board.update(|board| board.gpus_found(false, &[]));
         self.enter(DriverState::Absent { reason }).await;

@@ -68,7 +68,7 @@ impl Series {
 }
 
 /// A GPU that cannot be opened has neither UUID nor name: a label without a value is left out.
-fn key(metric: &str, labels: &[(&str, &str)]) -> SeriesKey {
+pub(super) fn key(metric: &str, labels: &[(&str, &str)]) -> SeriesKey {
     let labels: Vec<(&str, &str)> = labels.iter().copied().filter(|(_, value)| !value.is_empty()).collect();
     SeriesKey::new(metric, &labels)
 }
@@ -90,15 +90,17 @@ mod tests {
     use super::*;
 
     fn facts(index: u32) -> GpuFacts {
-        GpuFacts { index, uuid: format!("GPU-{index}"), name: "NVIDIA GeForce RTX 4060".into() }
+        let (uuid, name) = (format!("GPU-{index}"), "NVIDIA GeForce RTX 4060".into());
+        GpuFacts { index, uuid, name, ..GpuFacts::default() }
     }
 
     #[test]
     fn a_gpu_is_known_by_its_uuid_and_a_fake_one_says_so() {
         let series = Series::new("550.54.15", true, &[facts(0), facts(1)]);
-        let ticks = series.ticks(super::super::SLOW, 7, vec![vec![Ok(50.0)], vec![Ok(60.0)]]);
+        let ticks =
+            series.ticks(super::super::SLOW, 7, vec![vec![Ok(50.0), Ok(1e9)], vec![Ok(60.0), Ok(2e9)]]);
         assert_eq!(
-            ticks[0].keys[1],
+            ticks[0].keys[2],
             SeriesKey::new("gpu_temperature_celsius", &[("gpu", "1"), ("uuid", "GPU-1")])
         );
         assert_eq!(ticks[1].keys[0].labels["simulated"], "true");

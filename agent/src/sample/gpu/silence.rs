@@ -34,10 +34,11 @@ impl Silence {
         Self { heard: now, silence_max: SILENCE_MAX.saturating_add(interval) }
     }
 
-    /// It said something; that a call is stuck is no sign of life of the driver. A driver is not `wedged`
-    /// any more when it gives the values of the fast tier, which are read last: others it may still give.
+    /// It said something; that a call is stuck is no sign of life of the driver, and what it reports by
+    /// itself is none of the calls. A driver is not `wedged` any more when it gives the values of the fast
+    /// tier, which are read last: others it may still give.
     pub(super) fn broken_by(&mut self, message: &Message, now: Duration, wedged: &mut bool) {
-        if !matches!(message, Message::Stuck { .. }) {
+        if !matches!(message, Message::Stuck { .. } | Message::Xid { .. } | Message::Reports { .. }) {
             self.heard = now;
         }
         if matches!(message, Message::Tick { tier: FAST, .. }) {
@@ -88,6 +89,7 @@ mod tests {
         let mut silence = Silence::since(Duration::ZERO, INTERVAL);
         let stuck = Message::Stuck { function: "nvmlInit_v2".into(), gpu: None };
         silence.broken_by(&stuck, 3 * SECOND, &mut false);
+        silence.broken_by(&Message::Xid { gpu: None, code: 119 }, 3 * SECOND, &mut false);
         assert_eq!(silence.verdict(3 * SECOND, false), Verdict::Silent);
         silence.broken_by(&tick(FAST), 3 * SECOND, &mut false);
         assert_eq!(silence.verdict(3 * SECOND, false), Verdict::Answers);

@@ -55,6 +55,7 @@ keys! {
     SampleMs = "sample_ms", "Time between two of them, ms";
     Retired = "retired", "Retired pages";
     RemapPending = "remap_pending", "1 when a row waits to be remapped";
+    Recovery = "recovery", "Recovery action of the driver, a number of `nvmlDeviceGpuRecoveryAction_t`";
 }
 
 /// A process that holds memory of a GPU.

@@ -115,7 +115,8 @@ pub(crate) struct Event {
 }
 
 impl Event {
-    /// Reads `GPU KIND DATA`; the kind is a bit or `xid`, `sbe`, `dbe`, `pstate`, `clock`.
+    /// Reads `GPU KIND DATA`; the kind is a bit or `xid`, `sbe`, `dbe`, `pstate`, `clock`,
+    /// `unavailable`, `recovery`.
     pub(super) fn parse(seq: &str, value: &str) -> Result<Self, String> {
         let parts: Vec<&str> = value.split_whitespace().collect();
         let read = match parts.as_slice() {
@@ -132,6 +133,8 @@ impl Event {
             "pstate" => 4,
             "xid" => 8,
             "clock" => 16,
+            "unavailable" => 0x4000,
+            "recovery" => 0x8000,
             bit => bit.parse().ok()?,
         };
         Some(Self { seq: seq.parse().ok()?, gpu: gpu.parse().ok()?, kind, data: data.parse().ok()? })
