@@ -36,8 +36,22 @@ struct Heard {
 }
 
 impl Words {
-    /// A line, and when it was written.
+    /// A line, and when it was written; what it tells of trouble is a finding.
     pub fn put(&self, line: &str, at: UnixMicros) {
+        self.keep(line, at);
+        let Some(finding) = findings::find(line, at) else { return };
+        let mut heard = self.lock();
+        if heard.findings.len() >= FINDINGS_WAITING_MAX {
+            heard.findings.pop_front();
+            heard.findings_dropped = heard.findings_dropped.saturating_add(1);
+        }
+        heard.findings.push_back(finding);
+        drop(heard);
+        self.0.found.notify_one();
+    }
+
+    /// A line that is too old to be a finding, for evidence only.
+    pub fn keep(&self, line: &str, at: UnixMicros) {
         let mut heard = self.lock();
         heard.last = heard.last.max(Some(at));
         if heard.lines.len() >= LINES_MAX {
@@ -45,15 +59,6 @@ impl Words {
         }
         let kept = line.get(..line.floor_char_boundary(LINE_BYTES_MAX)).unwrap_or_default();
         heard.lines.push_back((at, kept.to_owned()));
-        if let Some(finding) = findings::find(line, at) {
-            if heard.findings.len() >= FINDINGS_WAITING_MAX {
-                heard.findings.pop_front();
-                heard.findings_dropped = heard.findings_dropped.saturating_add(1);
-            }
-            heard.findings.push_back(finding);
-            drop(heard);
-            self.0.found.notify_one();
-        }
     }
 
     /// The newest lines with their times, oldest first.

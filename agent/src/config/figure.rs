@@ -129,6 +129,7 @@ impl FigureConfig {
             mean_seconds: None,
             p95_seconds: None,
             jobs: None,
+            under_way: None,
         })
     }
 

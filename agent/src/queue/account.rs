@@ -224,9 +224,12 @@ impl Account {
             job_seconds_per_audio_hour: told.seconds_per_audio_hour.into(),
             drain_seconds: told.drain_seconds.into(),
             growing: told.growing == Ok(1.0),
-            under_way: Vec::new(),
-            completed_total: 0,
-            ended_total: 0,
+            completed_total: self.completed_total(),
+            ended_total: self.ended_total(),
+            under_way: match &self.state {
+                State::Answers(look) => look.under_way.clone(),
+                State::New | State::Fails(..) => Vec::new(),
+            },
             problem: match &self.state {
                 State::Fails(_, problem) => Some(problem.clone()),
                 State::Answers(look) => look.doubt.clone(),
@@ -234,6 +237,16 @@ impl Account {
             },
             seen: self.seen,
         }
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    fn completed_total(&self) -> u64 {
+        self.completed.total as u64
+    }
+
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a sum of counts")]
+    fn ended_total(&self) -> u64 {
+        (self.completed.total + self.failed.total) as u64
     }
 
     fn told_of(&self, look: &Look, now: UnixMicros) -> Told {

@@ -5,7 +5,7 @@
 
 use diarwatch_shared::reading::Reading;
 
-use super::Look;
+use super::{Look, UNDER_WAY_MAX};
 
 /// The largest figure: up to here a float counts one by one.
 pub const FIGURE_MAX: f64 = 9_007_199_254_740_992.0;
@@ -88,6 +88,10 @@ impl Look {
         for ended in &mut self.ended {
             ended.took_seconds = ended.took_seconds.filter(span);
             ended.audio_seconds = ended.audio_seconds.filter(span);
+        }
+        self.under_way.truncate(UNDER_WAY_MAX);
+        for job in &mut self.under_way {
+            job.audio_seconds = job.audio_seconds.filter(span);
         }
         if matches!((self.waiting, self.oldest_seconds), (Ok(waiting), Ok(_)) if waiting == 0.0) {
             self.oldest_seconds = Ok(0.0);

@@ -62,6 +62,8 @@ pub struct Look {
     pub mean_seconds: Reading,
     /// 95th percentile of the processing time in seconds, likewise.
     pub p95_seconds: Reading,
+    /// Jobs that wait or are worked on, those that are worked on first; at most [`UNDER_WAY_MAX`].
+    pub under_way: Vec<UnderWay>,
     /// What is doubtful about the numbers, for a person: lines or files that were not looked at.
     pub doubt: Option<String>,
 }
@@ -78,6 +80,7 @@ impl Default for Look {
             ended: Vec::new(),
             mean_seconds: none,
             p95_seconds: none,
+            under_way: Vec::new(),
             doubt: None,
         }
     }
@@ -145,15 +148,14 @@ pub struct QueueStatus {
     pub drain_seconds: Number,
     /// Whether it only grew for a while and nothing came out of it: a finding of its own.
     pub growing: bool,
-    /// Jobs that wait or are worked on, the oldest first; at most [`UNDER_WAY_MAX`].
-    #[serde(skip)]
-    pub under_way: Vec<UnderWay>,
-    /// Jobs completed, and jobs that ended, by counts that only grow while the agent runs.
+    /// Jobs that were completed since the agent started: what proves that a worker works.
     #[serde(skip)]
     pub completed_total: u64,
-    /// See above.
-    #[serde(skip)]
+    /// Jobs that ended since the agent started, completed or failed: what grows while there is progress.
     pub ended_total: u64,
+    /// Jobs that wait or are worked on, those that are worked on first; at most [`UNDER_WAY_MAX`]. Empty
+    /// where the source tells none.
+    pub under_way: Vec<UnderWay>,
     /// Why the newest look gave nothing, or what is doubtful about its numbers, for a person.
     pub problem: Option<String>,
     /// When it was last looked at with success.

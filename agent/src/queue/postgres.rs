@@ -5,113 +5,32 @@
 //! takes too long. A look that is dropped half-way, or fails, closes its connection; the next one makes
 //! a new one. TLS is not spoken: a database elsewhere is reached through a tunnel to a local port.
 
-mod bytes;
+mod config;
+mod decode;
 
 use std::error::Error as _;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use diarwatch_shared::clock::UnixMicros;
 use diarwatch_shared::reading::Missing;
-use serde::{Deserialize, Serialize};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinSet;
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::types::{FromSql, Type};
+use tokio_postgres::types::{Format, FromSql, IsNull, ToSql, Type};
 use tokio_postgres::{Client, Config, Error, NoTls, Row};
 
-use self::bytes::{Heads, interval_seconds, numeric, unix_seconds};
+use self::decode::{Heads, interval_seconds, numeric, unix_seconds};
 use super::bounded::{Bounded, Budget, Stream};
 use super::figure::Figure;
 use super::jobs::{Jobs, PAGE_JOBS_MAX};
-use super::{Ended, Look, Source, secret};
-use crate::config::worker::Faults;
+use super::{Ended, Look, Source, UNDER_WAY_MAX, UnderWay, secret};
+
+pub use self::config::PostgresConfig;
 
 /// Where a server listens by default.
 const PORT: u16 = 5432;
-
-/// A database and what is asked of it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PostgresConfig {
-    /// A file with the connection, as `host=... user=... password=...` or `postgres://...`; read again at
-    /// each connect. This or `connection`.
-    pub connection_file: Option<PathBuf>,
-    /// The connection, without a password.
-    pub connection: Option<String>,
-    /// Gives the number of jobs that wait. No default.
-    pub waiting: String,
-    /// Gives the number of jobs that are worked on.
-    pub processing: Option<String>,
-    /// Gives the age of the oldest waiting job, in seconds or as an interval.
-    pub oldest_seconds: Option<String>,
-    /// Gives the number of jobs completed so far, which only grows.
-    pub completed_total: Option<String>,
-    /// Gives the number of jobs failed so far, which only grows.
-    pub failed_total: Option<String>,
-    /// Gives the mean processing time, in seconds or as an interval. Default: made of `jobs`.
-    pub mean_seconds: Option<String>,
-    /// Gives the 95th percentile of the processing time, likewise.
-    pub p95_seconds: Option<String>,
-    /// Gives the jobs that ended after `to_timestamp($1)`, a row each, columns by name: `finished_at` (a
-    /// `timestamptz` or seconds since 1970), `seconds`, and, where there are such, `audio_seconds`, `failed`.
-    pub jobs: Option<String>,
-}
-
-impl PostgresConfig {
-    pub(crate) fn check(&self, faults: &mut Faults) {
-        match (&self.connection_file, &self.connection) {
-            (Some(file), None) if !file.is_absolute() => faults.add(
-                "postgres.connection_file",
-                format!("`{}` is not an absolute path", file.display()),
-                "write it from `/` on",
-            ),
-            (Some(_), None) => {}
-            (None, Some(text)) => match connection(text) {
-                Err(problem) => faults.add("postgres.connection", problem, CONNECTION_HINT),
-                Ok(config) if config.get_password().is_some() => faults.add(
-                    "postgres.connection",
-                    "it holds a password",
-                    "write the connection into a file that only the agent may read, and its path as connection_file",
-                ),
-                Ok(_) => {}
-            },
-            (None, None) => faults.add("postgres.connection_file", "it is missing", CONNECTION_HINT),
-            (Some(_), Some(_)) => {
-                faults.add("postgres.connection", "it stands beside connection_file", "keep one of them");
-            }
-        }
-        for (figure, query) in self.queries() {
-            if query.trim().is_empty() {
-                let hint =
-                    "write a query that gives one number, such as SELECT count(*) FROM jobs, or leave it out";
-                faults.add(format!("postgres.{}", figure.key()), "it is empty", hint);
-            }
-        }
-        if self.jobs.as_ref().is_some_and(|query| !query.contains("$1")) {
-            let hint = "let it ask for the new ones only: WHERE finished_at > to_timestamp($1)";
-            faults.add("postgres.jobs", "it has no $1", hint);
-        }
-    }
-
-    fn queries(&self) -> Vec<(Figure, &str)> {
-        Figure::ALL.into_iter().filter_map(|figure| Some((figure, self.query(figure)?))).collect()
-    }
-
-    fn query(&self, figure: Figure) -> Option<&str> {
-        match figure {
-            Figure::Waiting => Some(&self.waiting),
-            Figure::Processing => self.processing.as_deref(),
-            Figure::OldestSeconds => self.oldest_seconds.as_deref(),
-            Figure::CompletedTotal => self.completed_total.as_deref(),
-            Figure::FailedTotal => self.failed_total.as_deref(),
-            Figure::MeanSeconds => self.mean_seconds.as_deref(),
-            Figure::P95Seconds => self.p95_seconds.as_deref(),
-        }
-    }
-}
-
-const CONNECTION_HINT: &str = "write for example \"host=/var/run/postgresql user=diarwatch dbname=jobs\"";
 
 fn connection(text: &str) -> Result<Config, String> {
     let config: Config = text.parse().map_err(|error: Error| said(&error))?;
@@ -124,9 +43,71 @@ fn connection(text: &str) -> Result<Config, String> {
     Ok(config)
 }
 
+/// Whether a connection holds a password.
+fn has_password(text: &str) -> Result<bool, String> {
+    connection(text).map(|config| config.get_password().is_some())
+}
+
+/// Runs one statement that changes something, for a hook; gives how many rows it changed or gave. `value`
+/// stands for `$1`, whatever its type: the server reads it as it reads a literal. A statement without `$1`
+/// is run as it is.
+///
+/// # Errors
+/// When it cannot be run, takes longer than `limit`, or changes no row: what the server said.
+pub async fn execute(
+    (file, plain): (Option<&Path>, Option<&str>),
+    statement: &str,
+    value: &str,
+    limit: Duration,
+) -> Result<String, String> {
+    let open = open(file, plain).await?;
+    let problem = |error: Error| said(&error);
+    let bound = format!("SET statement_timeout = {}", limit.as_millis());
+    open.client.batch_execute(&bound).await.map_err(problem)?;
+    let prepared = open.client.prepare(statement).await.map_err(problem)?;
+    let value = Literal(value);
+    let values: &[&(dyn ToSql + Sync)] = match prepared.params().len() {
+        0 => &[],
+        1 => &[&value],
+        more => return Err(format!("the statement has {more} parameters; only $1 stands for something")),
+    };
+    match open.client.execute(&prepared, values).await.map_err(problem)? {
+        0 => Err(String::from(
+            "the statement changed no row: is the name in the table, and in the right state?",
+        )),
+        1 => Ok(String::from("1 row")),
+        rows => Ok(format!("{rows} rows")),
+    }
+}
+
+/// A text that the server reads as a value of whatever type it wants.
+#[derive(Debug)]
+struct Literal<'a>(&'a str);
+
+impl ToSql for Literal<'_> {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    fn encode_format(&self, _: &Type) -> Format {
+        Format::Text
+    }
+
+    tokio_postgres::types::to_sql_checked!();
+}
+
 /// The source.
 pub struct Postgres {
-    config: PostgresConfig,
+    config: Box<PostgresConfig>,
     /// The server ends a query after so long; a little less than the look may take.
     statement_timeout: Duration,
     open: Option<Open>,
@@ -144,7 +125,12 @@ impl Postgres {
     /// A source that connects when it is first looked at; a look may take `timeout`.
     #[must_use]
     pub fn new(config: PostgresConfig, timeout: Duration) -> Self {
-        Self { config, statement_timeout: timeout.mul_f64(0.8), open: None, jobs: Jobs::default() }
+        Self {
+            config: Box::new(config),
+            statement_timeout: timeout.mul_f64(0.8),
+            open: None,
+            jobs: Jobs::default(),
+        }
     }
 }
 
@@ -178,20 +164,11 @@ impl Open {
 
 impl Postgres {
     async fn connect(&self) -> Result<Open, String> {
-        let text = secret::address(self.config.connection_file.as_deref(), self.config.connection.as_deref())
-            .await?;
-        let mut config = connection(&text)?;
-        config.ssl_mode(SslMode::Disable);
-        if config.get_application_name().is_none() {
-            config.application_name("diarwatch-agent");
-        }
-        let (stream, budget) = dial(&config).await?;
-        let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(|error| said(&error))?;
-        let mut driver = JoinSet::new();
-        driver.spawn(connection);
+        let config = &self.config;
+        let open = open(config.connection_file.as_deref(), config.connection.as_deref()).await?;
         let read_only = "SET default_transaction_read_only = on";
-        client.batch_execute(read_only).await.map_err(|error| said(&error))?;
-        Ok(Open { client, budget, driver })
+        open.client.batch_execute(read_only).await.map_err(|error| said(&error))?;
+        Ok(open)
     }
 
     async fn ask(&mut self, client: &Client, now: UnixMicros) -> Result<Look, String> {
@@ -214,6 +191,10 @@ impl Postgres {
             ),
             None => None,
         };
+        if let Some(query) = &self.config.under_way {
+            let told = under_way(client, query).await;
+            look.under_way = told.map_err(|problem| format!("`under_way`: {problem}"))?;
+        }
         client.batch_execute("COMMIT").await.map_err(|error| said(&error))?;
         if let Some(found) = found {
             look.ended = self.jobs.fresh(found, now);
@@ -225,6 +206,19 @@ impl Postgres {
         }
         Ok(look)
     }
+}
+
+async fn open(file: Option<&Path>, plain: Option<&str>) -> Result<Open, String> {
+    let mut config = connection(&secret::address(file, plain).await?)?;
+    config.ssl_mode(SslMode::Disable);
+    if config.get_application_name().is_none() {
+        config.application_name("diarwatch-agent");
+    }
+    let (stream, budget) = dial(&config).await?;
+    let (client, connection) = config.connect_raw(stream, NoTls).await.map_err(|error| said(&error))?;
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    Ok(Open { client, budget, driver })
 }
 
 fn bounded(stream: impl Stream + 'static) -> (Bounded, Budget) {
@@ -285,24 +279,49 @@ async fn ended(client: &Client, query: &str, after: UnixMicros) -> Result<Vec<En
     rows.iter().map(job).collect()
 }
 
-fn job(row: &Row) -> Result<Ended, String> {
-    let value = |name: &str| -> Result<Option<f64>, String> {
-        if !row.columns().iter().any(|column| column.name() == name) {
-            return Ok(None);
-        }
-        let value: Option<Value> = row.try_get(name).map_err(|error| said(&error))?;
-        value.map(|value| value.number().map_err(|problem| format!("`{name}`: {problem}"))).transpose()
+async fn under_way(client: &Client, query: &str) -> Result<Vec<UnderWay>, String> {
+    let query = query.trim().trim_end_matches(';');
+    // An id may be of any type; those that are worked on come first, then the oldest.
+    let page = format!(
+        "SELECT jobs.id::text AS id_as_text, jobs.* FROM ({query}\n) AS jobs \
+         ORDER BY started IS NULL, since LIMIT {UNDER_WAY_MAX}"
+    );
+    let rows = client.query_typed(&page, &[]).await.map_err(|error| said(&error))?;
+    let job = |row: &Row| {
+        Ok(UnderWay {
+            id: row.try_get("id_as_text").map_err(|error| said(&error))?,
+            since: instant(row, "since")?.ok_or("`since` is NULL in a row; write when the job came in")?,
+            started: instant(row, "started")?,
+            audio_seconds: value(row, "audio_seconds")?,
+        })
     };
-    let at =
-        value("finished_at")?.ok_or("`finished_at` is NULL in a row; leave out jobs that have not ended")?;
-    let at =
-        Duration::try_from_secs_f64(at).map_err(|_| format!("`finished_at` is {at}, which is no time"))?;
+    rows.iter().map(job).collect()
+}
+
+fn job(row: &Row) -> Result<Ended, String> {
+    let at = instant(row, "finished_at")?
+        .ok_or("`finished_at` is NULL in a row; leave out jobs that have not ended")?;
     Ok(Ended {
-        at: UnixMicros(0).plus(at),
-        failed: value("failed")?.is_some_and(|failed| failed != 0.0),
-        took_seconds: value("seconds")?,
-        audio_seconds: value("audio_seconds")?,
+        at,
+        failed: value(row, "failed")?.is_some_and(|failed| failed != 0.0),
+        took_seconds: value(row, "seconds")?,
+        audio_seconds: value(row, "audio_seconds")?,
     })
+}
+
+/// A column as a number; none where there is no such column, or NULL in it.
+fn value(row: &Row, name: &str) -> Result<Option<f64>, String> {
+    if !row.columns().iter().any(|column| column.name() == name) {
+        return Ok(None);
+    }
+    let value: Option<Value> = row.try_get(name).map_err(|error| said(&error))?;
+    value.map(|value| value.number().map_err(|problem| format!("`{name}`: {problem}"))).transpose()
+}
+
+fn instant(row: &Row, name: &str) -> Result<Option<UnixMicros>, String> {
+    let Some(at) = value(row, name)? else { return Ok(None) };
+    let at = Duration::try_from_secs_f64(at).map_err(|_| format!("`{name}` is {at}, which is no time"))?;
+    Ok(Some(UnixMicros(0).plus(at)))
 }
 
 /// A value that PostgreSQL gave, as a number.

@@ -14,6 +14,7 @@
 mod common;
 mod hostile;
 mod servers;
+mod under_way;
 
 use common::{Agent, Kept, Node};
 use diarwatch_agent::config::QUEUES_MAX;

@@ -19,6 +19,7 @@ mod engine;
 mod file;
 mod journal;
 mod journald;
+mod listen;
 
 use common::{Agent, Node};
 use serde_json::Value;

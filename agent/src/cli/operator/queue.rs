@@ -27,6 +27,8 @@ const COLUMNS: &[Column] = &[
     Column::new("state", Text::State),
     Column::machine("estimated"),
     Column::machine("growing"),
+    Column::machine("ended_total"),
+    Column::machine("under_way"),
     Column::machine("seen_us"),
     Column::new("problem", Text::Problem).rest(),
 ];
@@ -65,6 +67,8 @@ fn table(queues: &[Place], lang: Lang) -> Table {
             Cell::state(word, level, format!("{} {mark}", text.in_lang(lang)).trim_end()),
             queue.word("estimated"),
             queue.word("growing"),
+            queue.word("ended_total"),
+            queue.word("under_way"),
             queue.word("seen_us"),
             queue.word("problem"),
         ]);
@@ -105,8 +109,9 @@ mod tests {
     #[test]
     fn what_the_queue_stage_tells_fits_the_schemas() {
         use super::super::schema;
-        use crate::queue::QueueStatus;
+        use crate::queue::{QueueStatus, UnderWay};
         use crate::status::{Number, with_reasons};
+        use diarwatch_shared::clock::UnixMicros;
         use diarwatch_shared::reading::Missing;
 
         let (known, none) = (|| Number::from(Ok(2.0)), || Number::from(Err(Missing::NotSupported)));
@@ -125,9 +130,17 @@ mod tests {
             job_seconds_per_audio_hour: none(),
             drain_seconds: none(),
             growing: false,
-            under_way: Vec::new(),
-            completed_total: 0,
-            ended_total: 0,
+            completed_total: 3,
+            ended_total: 3,
+            under_way: vec![
+                UnderWay {
+                    id: Some("7".into()),
+                    since: UnixMicros(1),
+                    started: Some(UnixMicros(2)),
+                    audio_seconds: Some(1.5),
+                },
+                UnderWay { id: None, since: UnixMicros(1), started: None, audio_seconds: None },
+            ],
             problem: None,
             seen: None,
         };

@@ -17,8 +17,9 @@ use tokio::time::timeout;
 
 use super::engine::{Engine, Inspected};
 use super::frames::Frames;
+use super::sink::{Sink, Take as _};
 use super::stamp::Stamp;
-use super::{BEHIND_MAX, READ_BACK_TIMEOUT, RETRY, Sink};
+use super::{BEHIND_MAX, READ_BACK_TIMEOUT, RETRY};
 
 /// From one question whether the container still runs to the next.
 const INSPECT_INTERVAL: Duration = Duration::from_secs(10);
@@ -28,7 +29,7 @@ const RAN_WELL: Duration = Duration::from_secs(60);
 const STARTING: Duration = Duration::from_secs(1);
 /// stdout and stderr are stamped before they are put in order: lines of two streams that come together
 /// may stand in the other order.
-const DISORDER: Duration = Duration::from_millis(5);
+pub(crate) const DISORDER: Duration = Duration::from_millis(5);
 /// The newest lines that are known again after a break.
 const SEEN_MAX: usize = 512;
 
@@ -137,7 +138,7 @@ impl Container {
 
     async fn pump(&mut self, inspected: Inspected, follow: bool) -> Result<End, String> {
         let since = self.seen.newest().map_or(self.since, |newest| self.since.max(newest.minus(DISORDER)));
-        let mut stream = self.engine.logs(since, follow).await?;
+        let mut stream = self.engine.logs(since, follow, None).await?;
         let mut frames = Frames::new(inspected.terminal);
         let mut inspect_due = clock::uptime() + INSPECT_INTERVAL;
         self.seen.again();
@@ -183,7 +184,7 @@ impl Container {
 
 /// The newest lines, by time and a hash of what the engine sent, which has its nanoseconds.
 #[derive(Debug, Default)]
-struct Seen {
+pub(crate) struct Seen {
     lines: VecDeque<(UnixMicros, u64)>,
     newest: Option<UnixMicros>,
     /// Lines from before a break that are to come once more. Each is passed over once: the worker may
@@ -194,17 +195,19 @@ struct Seen {
 }
 
 impl Seen {
-    fn newest(&self) -> Option<UnixMicros> {
+    /// The time of the newest line.
+    pub(crate) fn newest(&self) -> Option<UnixMicros> {
         self.newest
     }
 
     /// The stream begins anew.
-    fn again(&mut self) {
+    pub(crate) fn again(&mut self) {
         self.again = self.lines.iter().copied().collect();
         self.broke = self.newest;
     }
 
-    fn is_new(&mut self, at: UnixMicros, line: &str) -> bool {
+    /// Whether this line was not seen before.
+    pub(crate) fn is_new(&mut self, at: UnixMicros, line: &str) -> bool {
         let mut hasher = DefaultHasher::new();
         line.hash(&mut hasher);
         let line = (at, hasher.finish());

@@ -95,14 +95,21 @@ impl Engine {
         timeout(ANSWER_TIMEOUT, ask).await.unwrap_or_else(|_| Err(self.silent()))
     }
 
-    /// The container's log from a time on; with `follow` it ends when the container does.
+    /// The container's log from a time on, or its last `tail` lines of those; with `follow` it ends when
+    /// the container does.
     ///
     /// # Errors
     /// As [`inspect`](Self::inspect).
-    pub async fn logs(&self, since: UnixMicros, follow: bool) -> Result<LogStream, String> {
+    pub async fn logs(
+        &self,
+        since: UnixMicros,
+        follow: bool,
+        tail: Option<usize>,
+    ) -> Result<LogStream, String> {
         let (seconds, micros) = (since.0 / 1_000_000, since.0 % 1_000_000);
+        let tail = tail.map_or_else(|| String::from("all"), |lines| lines.to_string());
         let path = format!(
-            "containers/{}/logs?stdout=1&stderr=1&timestamps=1&follow={}&since={seconds}.{micros:06}000",
+            "containers/{}/logs?stdout=1&stderr=1&timestamps=1&tail={tail}&follow={}&since={seconds}.{micros:06}000",
             self.name,
             u8::from(follow)
         );

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use diarwatch_shared::clock::{self, UnixMicros};
 
-use super::Sink;
 use super::lines::Lines;
+use super::sink::{Sink, Take as _};
 use super::stamp::{Stamp, Zone};
 
 /// Bytes that are read back at the start.

@@ -21,7 +21,8 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 use super::lines::{LINE_BYTES_MAX, Lines};
-use super::{BEHIND_MAX, READ_BACK_TIMEOUT, RETRY, Sink};
+use super::sink::Take;
+use super::{BEHIND_MAX, READ_BACK_TIMEOUT, RETRY};
 
 /// Bytes of one entry as JSON; a longer one is dropped and counted. journald itself cuts a line of a
 /// service at 48 KiB, which is six times as much when every byte of it has to be escaped.
@@ -39,15 +40,29 @@ const INVOCATIONS_MAX: usize = 16;
 /// What the manager says when a unit is dead: its messages "deactivated successfully" and "failed".
 const UNIT_IS_DEAD: [&str; 2] = ["7ad2d189f7e94e70a38c781354912448", "d9b373ed55a64feb8242e02dbe79a49c"];
 
-/// Reads the journal of a unit for ever.
-pub async fn follow(unit: &str, read_back: Duration, sink: Sink) {
-    Journal::new(PathBuf::from("journalctl"), unit, read_back, sink).run().await;
+/// How far a journal is read back at the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Back {
+    /// What is not older than this.
+    Time(Duration),
+    /// The last lines.
+    Lines(usize),
 }
 
-struct Journal {
+/// Reads the journal of a unit for ever.
+pub async fn follow(unit: &str, back: Back, sink: impl Take) {
+    follow_by(PathBuf::from("journalctl"), unit, back, sink).await;
+}
+
+/// The same, by a journalctl that is somewhere else.
+pub(crate) async fn follow_by(program: PathBuf, unit: &str, back: Back, sink: impl Take) {
+    Journal::new(program, unit, back, sink).run().await;
+}
+
+struct Journal<S> {
     program: PathBuf,
     unit: String,
-    sink: Sink,
+    sink: S,
     position: Position,
     caught_up: bool,
     invocations: VecDeque<String>,
@@ -57,6 +72,7 @@ struct Journal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Position {
     Since(UnixMicros),
+    Last(usize),
     After { cursor: String, at: UnixMicros },
 }
 
@@ -68,13 +84,16 @@ enum End {
     Behind,
 }
 
-impl Journal {
-    fn new(program: PathBuf, unit: &str, read_back: Duration, sink: Sink) -> Self {
+impl<S: Take> Journal<S> {
+    fn new(program: PathBuf, unit: &str, back: Back, sink: S) -> Self {
         Self {
             program,
             unit: unit.to_owned(),
             sink,
-            position: Position::Since(clock::now().minus(read_back)),
+            position: match back {
+                Back::Time(back) => Position::Since(clock::now().minus(back)),
+                Back::Lines(lines) => Position::Last(lines),
+            },
             caught_up: false,
             invocations: VecDeque::new(),
         }
@@ -247,11 +266,15 @@ fn arguments(unit: &str, position: &Position, follow: bool) -> Vec<String> {
     arguments.push(format!("--unit={unit}"));
     arguments.push(match position {
         Position::Since(at) => format!("--since=@{}.{:06}", at.0 / 1_000_000, at.0 % 1_000_000),
+        Position::Last(lines) => format!("--lines={lines}"),
         Position::After { cursor, .. } => format!("--after-cursor={cursor}"),
     });
     if follow {
-        // Without the second one only the last ten entries behind the cursor are shown.
-        arguments.extend(["--follow", "--no-tail"].map(String::from));
+        arguments.push(String::from("--follow"));
+        // Without it only the last ten entries behind the cursor are shown.
+        if !matches!(position, Position::Last(_)) {
+            arguments.push(String::from("--no-tail"));
+        }
     }
     arguments
 }

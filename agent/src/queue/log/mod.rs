@@ -14,6 +14,7 @@ pub mod frames;
 pub mod journal;
 pub mod lines;
 pub mod patterns;
+pub mod sink;
 pub mod stamp;
 pub mod tracker;
 
@@ -22,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use diarwatch_shared::backoff::Backoff;
-use diarwatch_shared::clock::{self, UnixMicros};
+use diarwatch_shared::clock::UnixMicros;
 use diarwatch_shared::quantity::Span;
 use diarwatch_shared::reading::Missing;
 use serde::{Deserialize, Serialize};
@@ -31,7 +32,8 @@ use tokio::sync::oneshot;
 use super::{Look, Source};
 use crate::config::worker::Faults;
 use patterns::Patterns;
-use tracker::{Counts, LineEvent, Step, Tracker};
+use sink::Sink;
+use tracker::{Counts, Tracker};
 
 /// Lines a second that are looked at; a reader with more of them waits for the next second.
 pub const LINES_PER_SECOND_MAX: u32 = 100_000;
@@ -40,7 +42,7 @@ pub const BEHIND_MAX: Duration = Duration::from_secs(60);
 /// How long reading back may take before the log is followed without the rest.
 pub const READ_BACK_TIMEOUT: Duration = Duration::from_secs(60);
 /// From one try to the next when a journal or container does not answer.
-const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
+pub(crate) const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(15));
 /// A file that was asked and has not answered for so long hangs.
 const HANGS_AFTER: Duration = Duration::from_secs(5);
 /// Lines of which none fits a pattern before that is told.
@@ -180,7 +182,7 @@ fn start(config: &LogConfig) -> Result<Reader, String> {
 /// Reads for ever, from the one place that is configured.
 async fn follow(config: &LogConfig, sink: Sink) {
     if let Some(unit) = &config.journal {
-        journal::follow(unit, config.read_back.0, sink).await;
+        journal::follow(unit, journal::Back::Time(config.read_back.0), sink).await;
     } else if let Some(file) = &config.file {
         file::follow(file, sink).await;
     } else if let Some(name) = &config.container {
@@ -295,96 +297,6 @@ impl Board {
 
 fn lock(board: &Mutex<Board>) -> MutexGuard<'_, Board> {
     board.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Where a reader gives its lines.
-pub struct Sink {
-    board: Arc<Mutex<Board>>,
-    patterns: Patterns,
-    second: u64,
-    lines: u32,
-}
-
-impl Sink {
-    fn new(board: Arc<Mutex<Board>>, patterns: Patterns) -> Self {
-        Self { board, patterns, second: 0, lines: 0 }
-    }
-
-    /// A line, with the time at which it was written where that is known.
-    pub fn line(&mut self, text: &str, at: Option<UnixMicros>, now: UnixMicros) {
-        self.lines = self.lines.saturating_add(1);
-        let event = self.patterns.read(text, at);
-        let mut board = lock(&self.board);
-        board.lines = board.lines.saturating_add(1);
-        if let Some(event) = event {
-            board.fits = board.fits.saturating_add(1);
-            board.tracker.apply(&event, now);
-        }
-    }
-
-    /// A line was longer than is kept; its begin was looked at.
-    pub fn line_cut(&mut self) {
-        lock(&self.board).lines_cut += 1;
-    }
-
-    /// The worker ended or started anew.
-    pub fn restarted(&mut self, at: UnixMicros, now: UnixMicros) {
-        let event = LineEvent {
-            step: Step::Restarted,
-            id: None,
-            at: Some(at),
-            took_seconds: None,
-            audio_seconds: None,
-        };
-        lock(&self.board).tracker.apply(&event, now);
-    }
-
-    /// Lines were skipped.
-    pub fn skipped(&mut self, now: UnixMicros) {
-        let mut board = lock(&self.board);
-        board.skips += 1;
-        board.tracker.skipped(now);
-    }
-
-    /// The log was read to its end, and it can be read.
-    pub fn well(&mut self) {
-        let mut board = lock(&self.board);
-        board.caught_up = true;
-        board.problem = None;
-        board.asking_since = None;
-    }
-
-    /// The reader asks for something that may hang.
-    pub fn asks(&mut self, now: UnixMicros) {
-        lock(&self.board).asking_since = Some(now);
-    }
-
-    /// The log cannot be read: what, where and how to mend it.
-    pub fn problem(&mut self, problem: String) {
-        let mut board = lock(&self.board);
-        board.asking_since = None;
-        if board.problem.as_ref() != Some(&problem) {
-            tracing::warn!("{problem}");
-            board.problem = Some(problem);
-        }
-    }
-
-    /// Waits while this second has had its lines; whether it had to.
-    pub async fn pace(&mut self) -> bool {
-        let uptime = clock::uptime();
-        if uptime.as_secs() != self.second {
-            (self.second, self.lines) = (uptime.as_secs(), 0);
-        }
-        let full = self.lines >= LINES_PER_SECOND_MAX;
-        if let Some(since) = &mut lock(&self.board).asking_since {
-            *since = clock::now();
-        }
-        if full {
-            let rest = Duration::from_secs(self.second + 1).saturating_sub(uptime);
-            tokio::time::sleep(rest).await;
-        }
-        full
-    }
 }
 
 /// A unit by its whole name: a pattern would mix the queues of several workers.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use diarwatch_shared::clock::UnixMicros;
 use diarwatch_shared::reading::{Missing, Reading};
 
-use crate::queue::{Ended, Look};
+use crate::queue::{Ended, Look, UNDER_WAY_MAX, UnderWay};
 
 /// Jobs that are known at once; more are not taken in, and counted.
 pub const JOBS_MAX: usize = 20_000;
@@ -177,6 +177,7 @@ impl Tracker {
             // Worked out from the ends, as the rates are.
             mean_seconds: Err(Missing::NotYet),
             p95_seconds: Err(Missing::NotYet),
+            under_way: self.under_way(),
             ..Look::default()
         }
     }
@@ -191,6 +192,18 @@ impl Tracker {
     #[must_use]
     pub fn hole(&self) -> Option<UnixMicros> {
         self.hole
+    }
+
+    fn under_way(&self) -> Vec<UnderWay> {
+        let keys = self.processing.all().chain(self.waiting.all());
+        let jobs = keys.filter_map(|key| self.jobs.get(&key));
+        let told = |job: &Job| UnderWay {
+            id: job.id.as_deref().map(str::to_owned),
+            since: job.since,
+            started: job.started,
+            audio_seconds: job.audio_seconds,
+        };
+        jobs.take(UNDER_WAY_MAX).map(told).collect()
     }
 
     /// Whether its job's end was written in the same instant and came first.

@@ -10,6 +10,7 @@ use super::*;
 use crate::config::worker::Faults;
 use crate::queue::Look;
 use crate::queue::log::patterns::Patterns;
+use crate::queue::log::sink::Sink;
 use crate::queue::log::{Board, LogConfig, lock};
 
 const UNIT: &str = "pyannote.service";
@@ -23,9 +24,9 @@ fn sink() -> (Sink, Arc<Mutex<Board>>) {
     (Sink::new(Arc::clone(&board), patterns), board)
 }
 
-fn reader(program: &Path) -> (Journal, Arc<Mutex<Board>>) {
+fn reader(program: &Path) -> (Journal<Sink>, Arc<Mutex<Board>>) {
     let (sink, board) = sink();
-    (Journal::new(program.to_owned(), UNIT, Duration::from_secs(3_600), sink), board)
+    (Journal::new(program.to_owned(), UNIT, Back::Time(Duration::from_secs(3_600)), sink), board)
 }
 
 /// Entries are new, so that no job of theirs is forgotten.
@@ -76,12 +77,17 @@ fn the_whole_backlog_behind_the_cursor_is_asked_for() {
     }
     let since = super::arguments(UNIT, &Position::Since(UnixMicros(1_000_007)), false);
     assert!(since.contains(&String::from("--since=@1.000007")), "{since:?}");
+    let last = super::arguments(UNIT, &Position::Last(200), true);
+    assert!(
+        last.contains(&String::from("--lines=200")) && !last.contains(&String::from("--no-tail")),
+        "{last:?}"
+    );
 }
 
 #[test]
 fn the_next_start_of_the_unit_and_its_end_empty_the_queue() {
     let (mut journal, board) = reader(Path::new("journalctl"));
-    let waiting = |journal: &mut Journal, line: &str| {
+    let waiting = |journal: &mut Journal<Sink>, line: &str| {
         journal.entry(line, UnixMicros(begin() + 5_000_000));
         lock(&board).tracker.look(UnixMicros(begin() + 5_000_000)).waiting
     };
@@ -108,7 +114,7 @@ fn script(directory: &Path, text: &str) -> PathBuf {
 }
 
 /// Waits until a look fits; the reader runs beside.
-async fn until(journal: Journal, board: &Mutex<Board>, fits: impl Fn(&Result<Look, String>) -> bool) {
+async fn until(journal: Journal<Sink>, board: &Mutex<Board>, fits: impl Fn(&Result<Look, String>) -> bool) {
     let reading = journal.run();
     let looking = async {
         loop {

@@ -52,6 +52,21 @@ fn a_job_waits_is_worked_on_and_ends() {
 }
 
 #[test]
+fn jobs_under_way_are_told_with_their_ids_those_that_are_worked_on_first() {
+    let mut tracker = after(&[(Accepted, "a", 0), (Accepted, "", 1), (Accepted, "b", 2), (Started, "b", 3)]);
+    let job = |id: Option<&str>, since, started: Option<u64>| UnderWay {
+        id: id.map(str::to_owned),
+        since: at(since),
+        started: started.map(at),
+        audio_seconds: None,
+    };
+    let told = [job(Some("b"), 2, Some(3)), job(Some("a"), 0, None), job(None, 1, None)];
+    assert_eq!(tracker.look(at(4)).under_way, told);
+    let many: Vec<(Step, &str, u64)> = vec![(Accepted, "", 5); 2 * UNDER_WAY_MAX];
+    assert_eq!(after(&many).look(at(6)).under_way.len(), UNDER_WAY_MAX);
+}
+
+#[test]
 fn the_time_that_a_line_says_is_believed_before_the_one_between_two_lines() {
     let mut tracker = after(&[(Accepted, "a", 0), (Started, "a", 1)]);
     let said = LineEvent { took_seconds: Some(12.5), ..event(Finished, "a", 61) };
