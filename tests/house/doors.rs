@@ -17,13 +17,14 @@ struct Door {
     files_max: usize,
 }
 
-const VENDORS: [Door; 11] = [
+const VENDORS: [Door; 12] = [
     Door { word: "comfy_table", within: "", only: &["agent/src/cli/operator/output.rs"], files_max: 1 },
     Door { word: "sled::", within: "", only: &["agent/src/spool"], files_max: 1 },
     Door { word: "quinn::", within: "agent/", only: &["agent/src/uplink"], files_max: 1 },
     Door { word: "quinn::", within: "aggregator/", only: &["aggregator/src/intake"], files_max: 1 },
     Door { word: "quinn::", within: "shared/", only: &[], files_max: 0 },
     Door { word: "nvml_wrapper", within: "", only: &["agent/src/sample/gpu"], files_max: 1 },
+    Door { word: "zbus", within: "", only: &["agent/src/restart/systemd/bus.rs"], files_max: 1 },
     Door { word: "sysinfo", within: "", only: &["agent/src/sample/"], files_max: 1 },
     Door { word: "tokio_postgres", within: "", only: &["agent/src/queue/postgres.rs"], files_max: 1 },
     // `redis` alone is also a name in the configuration.
