@@ -12,6 +12,7 @@ pub mod board;
 pub mod cli;
 pub mod config;
 pub mod crew;
+pub mod engine;
 pub mod evidence;
 pub mod figures;
 pub mod findings;

@@ -15,9 +15,9 @@ use diarwatch_shared::node::WorkerId;
 use tokio::task::JoinHandle;
 
 use crate::config::worker::{DriverKind, WorkerConfig};
+use crate::engine::Engine;
 use crate::queue::log::BEHIND_MAX;
 use crate::queue::log::container::{DISORDER, Seen};
-use crate::queue::log::engine::Engine;
 use crate::queue::log::frames::Frames;
 use crate::queue::log::journal::{self, Back};
 use crate::queue::log::sink::{Pace, Take};
@@ -153,7 +153,7 @@ impl Container {
         self.since = Some(since);
         self.listener.well();
         self.seen.again();
-        let mut frames = Frames::new(inspected.terminal);
+        let mut frames = Frames::new(inspected.has_terminal());
         while let Some(bytes) = stream.next().await? {
             let now = clock::now();
             frames.take(bytes.as_ref(), |line, _| self.line(line, now))?;

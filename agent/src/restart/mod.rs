@@ -8,6 +8,7 @@
 
 pub mod child;
 pub mod docker;
+pub mod life;
 mod output;
 pub mod processes;
 pub mod systemd;

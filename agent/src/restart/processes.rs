@@ -49,6 +49,19 @@ pub fn of_cgroup(path: &str) -> BTreeSet<u32> {
     found
 }
 
+/// The live processes whose cgroup has this in its name, such as a container's id: for a host whose cgroups
+/// lie where [`of_cgroup`] does not look.
+#[must_use]
+pub fn of_cgroups_named(part: &str) -> BTreeSet<u32> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return BTreeSet::new() };
+    let named = |pid: &u32| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        text.contains(part) && stat(*pid).is_some_and(|stat| stat.lives())
+    };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter(named).take(PIDS_MAX).collect()
+}
+
 /// The cgroup of a process: of the unified hierarchy, else of systemd's own.
 #[must_use]
 pub fn cgroup_of(pid: u32) -> Option<String> {

@@ -15,11 +15,11 @@ use diarwatch_shared::backoff;
 use diarwatch_shared::clock::{self, UnixMicros};
 use tokio::time::timeout;
 
-use super::engine::{Engine, Inspected};
 use super::frames::Frames;
 use super::sink::{Sink, Take as _};
 use super::stamp::Stamp;
 use super::{BEHIND_MAX, READ_BACK_TIMEOUT, RETRY};
+use crate::engine::{self, Engine};
 
 /// From one question whether the container still runs to the next.
 const INSPECT_INTERVAL: Duration = Duration::from_secs(10);
@@ -53,6 +53,21 @@ struct Container {
     /// When the container was started whose jobs are counted; none while it does not run.
     started: Option<UnixMicros>,
     seen: Seen,
+}
+
+/// What matters of a container to its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Inspected {
+    running: bool,
+    started: UnixMicros,
+    terminal: bool,
+}
+
+impl From<engine::Container> for Inspected {
+    fn from(said: engine::Container) -> Self {
+        let started = said.started().unwrap_or_default();
+        Self { running: said.state.running, started, terminal: said.has_terminal() }
+    }
 }
 
 /// Why the stream is not read any more.
@@ -103,7 +118,7 @@ impl Container {
     }
 
     async fn read(&mut self) -> Result<End, String> {
-        let inspected = self.engine.inspect().await?;
+        let inspected = Inspected::from(self.engine.inspect().await?);
         self.see(inspected)?;
         if !self.caught_up {
             let back = timeout(READ_BACK_TIMEOUT, self.pump(inspected, false)).await;
@@ -160,7 +175,7 @@ impl Container {
             }
             if follow && clock::uptime() >= inspect_due {
                 inspect_due = clock::uptime() + INSPECT_INTERVAL;
-                let found = self.engine.inspect().await?;
+                let found = Inspected::from(self.engine.inspect().await?);
                 if !found.running || found.started != inspected.started {
                     return Ok(End::Changed);
                 }

@@ -8,7 +8,6 @@
 //! for how long its numbers have a hole.
 
 pub mod container;
-pub mod engine;
 pub mod file;
 pub mod frames;
 pub mod journal;
