@@ -8,10 +8,10 @@ STEP  := .ci/step
 .DEFAULT_GOAL := help
 # Cargo uses all cores by itself; two cargos at once would only wait for one lock.
 .NOTPARALLEL:
-.PHONY: help build demo smoke nodes-test page-test page-screens test lint format clippy docs deny bench cli-bench rules-check clean-demo install
+.PHONY: help build demo smoke nodes-test page-test page-screens test lint format clippy docs deny bench cli-bench rules-check clean-demo install standins-static
 
 help: ## Lists these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Builds every package (dev profile)
 	@$(STEP) "build" cargo build --workspace --locked
@@ -58,6 +58,11 @@ cli-bench: ## How long `diarwatch status` takes, from the start of its process t
 
 rules-check: build ## Runs `rules check` on the shipped rule files and on the requirements' own
 	@$(STEP) "rules-check" .ci/rules-check $(BIN)/diarwatch-aggregator
+
+# Static against glibc: it needs nothing that a build does not have already. Names are not looked up
+# by such a binary; the stand-ins are told addresses.
+standins-static: ## Builds the stand-ins as one static file for an empty container: target/static/
+	@$(STEP) "standins static" .ci/standins-static
 
 clean-demo: ## Removes what a demo left behind
 	@rm -rf demo $(or $(CARGO_TARGET_DIR),target)/demo

@@ -1,6 +1,6 @@
 //! The scenario file as it was last read: takes its path and the time, gives the [`Moment`] that a
 //! call is answered from. The file is looked at once in 5 ms at most and read again when it changed;
-//! counters go on over that.
+//! counters go on over that. The folder of claims is read at the same times.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::abi::Code;
+use crate::claims::{self, Claim};
 use crate::scenario::{Card, Key, Scenario};
 
 /// Time between two looks at the scenario file.
@@ -30,6 +31,8 @@ pub(crate) struct Moment {
     pub(crate) scenario: Arc<Scenario>,
     /// Seconds since it was loaded.
     pub(crate) seconds: f64,
+    /// What processes say that they hold.
+    pub(crate) claims: Arc<Vec<Claim>>,
     /// Counters at that load, by GPU.
     before: Arc<Vec<Counters>>,
 }
@@ -40,6 +43,8 @@ type Stamp = (i64, i64, u64, u64);
 /// The loaded file.
 pub(crate) struct Book {
     path: Option<PathBuf>,
+    claims_folder: Option<PathBuf>,
+    claims: Arc<Vec<Claim>>,
     stamp: Option<Stamp>,
     scenario: Arc<Scenario>,
     before: Arc<Vec<Counters>>,
@@ -49,9 +54,11 @@ pub(crate) struct Book {
 
 impl Book {
     /// Nothing is read before the first look.
-    pub(crate) fn new(path: Option<PathBuf>) -> Self {
+    pub(crate) fn new(path: Option<PathBuf>, claims_folder: Option<PathBuf>) -> Self {
         Self {
             path,
+            claims_folder,
+            claims: Arc::default(),
             stamp: None,
             scenario: Arc::default(),
             before: Arc::default(),
@@ -64,12 +71,20 @@ impl Book {
     pub(crate) fn moment(&mut self, now: Duration) -> (Moment, bool) {
         let due = self.loaded.is_none() || now.saturating_sub(self.looked) >= LOOK_EVERY;
         let is_new = due && self.look(now);
+        if let Some(folder) = self.claims_folder.as_deref().filter(|_| due) {
+            self.claims = Arc::new(claims::read(folder));
+        }
         (self.at(now), is_new)
     }
 
     fn at(&self, now: Duration) -> Moment {
         let seconds = now.saturating_sub(self.loaded.unwrap_or(now)).as_secs_f64();
-        Moment { scenario: Arc::clone(&self.scenario), seconds, before: Arc::clone(&self.before) }
+        Moment {
+            scenario: Arc::clone(&self.scenario),
+            seconds,
+            claims: Arc::clone(&self.claims),
+            before: Arc::clone(&self.before),
+        }
     }
 
     fn look(&mut self, now: Duration) -> bool {
@@ -133,7 +148,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("scenario");
         std::fs::write(&path, text).unwrap();
-        let book = Book::new(Some(path.clone()));
+        let book = Book::new(Some(path.clone()), None);
         (folder, path, book)
     }
 

@@ -7,15 +7,17 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::abi::{Code, Handle, Out, device_entries, returned, system_entries};
-use crate::scenario::{Event, Scenario};
+use crate::scenario::{Event, Key, Scenario};
 use crate::{clock, state};
 
 /// Event sets that are open at once.
 const SETS_MAX: usize = 64;
 /// How soon a waiting caller sees a new event.
 const WAIT_STEP: Duration = Duration::from_millis(2);
-/// Single and double bit ECC errors, performance state, XID, clock, GPU unavailable, recovery action.
-const SUPPORTED: u64 = 1 | 2 | 4 | 8 | 16 | 0x4000 | 0x8000;
+/// Single and double bit ECC errors, performance state, XID, clock.
+const SUPPORTED: u64 = 1 | 2 | 4 | 8 | 16;
+/// GPU unavailable and recovery action: only a driver that knows field 230 tells them.
+const SUPPORTED_WITH_RECOVERY: u64 = SUPPORTED | 1 << 14 | 1 << 15;
 
 /// `nvmlEventSet_t`: a number, so that a set that was freed is found out, not followed.
 #[repr(transparent)]
@@ -79,7 +81,10 @@ system_entries! {
 }
 
 device_entries! {
-    fn nvmlDeviceGetSupportedEventTypes(_device, kinds: Out<u64>) kinds.set(SUPPORTED);
+    fn nvmlDeviceGetSupportedEventTypes(device, kinds: Out<u64>) {
+        let knows_recovery = device.read(Key::Recovery).is_ok();
+        kinds.set(if knows_recovery { SUPPORTED_WITH_RECOVERY } else { SUPPORTED })
+    };
     fn nvmlDeviceRegisterEvents(device, kinds: u64, set: SetHandle) {
         let mut sets = sets();
         let set = sets.open.get_mut(&set.0).ok_or(Code::INVALID_ARGUMENT)?;

@@ -9,7 +9,9 @@
 //!
 //! Put the library in place as `libnvidia-ml.so.1` on the loader's path.
 //! `DIARWATCH_FAKE_NVML_SCENARIO` names the scenario file (see `scenario.example`); without it
-//! there is one healthy RTX 4060. `DIARWATCH_FAKE_NVML_STATS` names a file for call counts.
+//! there is one healthy RTX 4060. `DIARWATCH_FAKE_NVML_CLAIMS` names a folder in which processes say what
+//! they hold of a GPU (see `claims`); it counts on top of the scenario.
+//! `DIARWATCH_FAKE_NVML_STATS` names a file for call counts.
 //!
 //! Invariant: no entry point panics, for a panic may not cross into C; a null pointer is answered
 //! with "invalid argument".
@@ -20,6 +22,7 @@
 
 mod abi;
 mod book;
+mod claims;
 mod clock;
 mod device;
 mod events;

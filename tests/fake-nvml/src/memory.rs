@@ -74,7 +74,9 @@ device_entries! {
 /// Total, kept by the driver, in use.
 fn bytes(device: &Device) -> Result<(u64, u64, u64), Code> {
     let of = |key| device.read(key).map(|mib| crate::state::whole(mib * 1_048_576.0));
-    Ok((of(Key::MemTotalMib)?, of(Key::MemReservedMib)?, of(Key::MemUsedMib)?))
+    let (total, reserved) = (of(Key::MemTotalMib)?, of(Key::MemReservedMib)?);
+    // Claims may say more than there is; no driver does.
+    Ok((total, reserved, of(Key::MemUsedMib)?.min(total.saturating_sub(reserved))))
 }
 
 fn errors(device: &Device, kind: u32) -> Result<u64, Code> {

@@ -51,12 +51,12 @@ fn processes(device: &Device) -> Result<Vec<ProcessInfo>, Code> {
         gpu_instance: NO_INSTANCE,
         compute_instance: NO_INSTANCE,
     };
-    Ok(device.card()?.processes.iter().map(info).collect())
+    Ok(device.processes()?.iter().map(info).collect())
 }
 
 /// As the driver does, "not found" when there is nothing newer than the caller has seen.
 fn samples(device: &Device, now_us: u64, last_seen_us: u64) -> Result<Vec<ProcessSample>, Code> {
-    let processes = &device.card()?.processes;
+    let processes = device.processes()?;
     let timestamp_us = now_us - now_us % PERIOD_US;
     if timestamp_us <= last_seen_us || processes.is_empty() {
         return Err(Code::NOT_FOUND);

@@ -10,11 +10,14 @@ use std::time::Duration;
 
 use crate::abi::{Answer, Code, Handle};
 use crate::book::{Book, Moment};
-use crate::scenario::{Action, Card, Key, Scenario};
+use crate::claims::Claim;
+use crate::scenario::{Action, Card, Key, Process, Scenario};
 use crate::{clock, stats};
 
 /// How soon a hung call notices that the scenario healed it.
 const HANG_STEP: Duration = Duration::from_millis(2);
+/// A GPU is not busier than this, percent.
+const UTIL_MAX: f64 = 100.0;
 
 /// One GPU at the time of a call.
 pub(crate) struct Device {
@@ -34,9 +37,28 @@ impl Device {
         self.read_ago(key, 0.0)
     }
 
-    /// A value some seconds ago, not before the load.
+    /// A value some seconds ago, not before the load. Claims have no past: those of now count.
     pub(crate) fn read_ago(&self, key: Key, seconds: f64) -> Result<f64, Code> {
-        self.card()?.read(key, (self.moment.seconds - seconds).max(0.0))
+        let card = self.card()?;
+        let said = card.read(key, (self.moment.seconds - seconds).max(0.0))?;
+        let claimed =
+            |of: fn(&Claim) -> u32| self.claims(card).map(|claim| f64::from(of(claim))).sum::<f64>();
+        Ok(match key {
+            Key::MemUsedMib => said + claimed(|claim| claim.mib),
+            Key::Util => (said + claimed(|claim| claim.sm)).min(UTIL_MAX),
+            _ => said,
+        })
+    }
+
+    /// The processes on it: the scenario's, then those that claim it.
+    pub(crate) fn processes(&self) -> Result<Vec<Process>, Code> {
+        let card = self.card()?;
+        let claimed = self.claims(card).filter_map(Claim::process);
+        Ok(card.processes.iter().copied().chain(claimed).collect())
+    }
+
+    fn claims(&self, card: &Card) -> impl Iterator<Item = &Claim> {
+        self.moment.claims.iter().filter(|claim| claim.is_on(self.index, card))
     }
 
     /// A value now, cut to a whole number.
@@ -88,8 +110,9 @@ struct Shared {
 }
 
 static SHARED: LazyLock<Mutex<Shared>> = LazyLock::new(|| {
-    let path = std::env::var_os("DIARWATCH_FAKE_NVML_SCENARIO").map(PathBuf::from);
-    Mutex::new(Shared { book: Book::new(path), users: 0 })
+    let named = |variable: &str| std::env::var_os(variable).map(PathBuf::from);
+    let (scenario, claims) = (named("DIARWATCH_FAKE_NVML_SCENARIO"), named("DIARWATCH_FAKE_NVML_CLAIMS"));
+    Mutex::new(Shared { book: Book::new(scenario, claims), users: 0 })
 });
 
 fn shared() -> MutexGuard<'static, Shared> {

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::{JoinError, JoinSet};
 
 /// Connections that one stand-in serves at once.
 const CONNECTIONS_MAX: usize = 256;
@@ -31,6 +32,17 @@ pub(crate) async fn serve<T>(
     body_bytes_max: usize,
     stop: impl Future<Output = T>,
 ) -> io::Result<T> {
+    serve_to_the_end(listener, routes, body_bytes_max, std::future::pending::<()>(), stop).await
+}
+
+/// Serves until `finish` ends; accepts no more connections once `stop` has ended.
+pub(crate) async fn serve_to_the_end<S, T>(
+    listener: TcpListener,
+    routes: Router,
+    body_bytes_max: usize,
+    stop: impl Future<Output = S>,
+    finish: impl Future<Output = T>,
+) -> io::Result<T> {
     let (tell, told) = oneshot::channel::<()>();
     let listener = Bounded { listener, free: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
     let routes = routes.layer(DefaultBodyLimit::max(body_bytes_max));
@@ -38,14 +50,30 @@ pub(crate) async fn serve<T>(
         // A teller that was dropped is a stop as well.
         drop(told.await);
     });
-    let mut server = pin!(server.into_future());
-    tokio::select! {
-        ended = &mut server => Err(ended.err().unwrap_or_else(|| io::Error::other("the server ended"))),
-        value = stop => {
+    // A task of its own: it goes on while the rest is finished, and ends when this is dropped.
+    let mut serving = JoinSet::new();
+    serving.spawn(server.into_future());
+    let mut finish = pin!(finish);
+    let value = tokio::select! {
+        ended = serving.join_next() => return Err(failed(ended)),
+        value = &mut finish => {
             drop(tell);
-            drop(tokio::time::timeout(GRACE, server).await);
-            Ok(value)
+            value
         }
+        _ = stop => {
+            drop(tell);
+            finish.await
+        }
+    };
+    drop(tokio::time::timeout(GRACE, serving.join_next()).await);
+    Ok(value)
+}
+
+fn failed(ended: Option<Result<io::Result<()>, JoinError>>) -> io::Error {
+    match ended {
+        Some(Ok(Err(error))) => error,
+        Some(Err(error)) => io::Error::other(error),
+        Some(Ok(Ok(()))) | None => io::Error::other("the server ended"),
     }
 }
 

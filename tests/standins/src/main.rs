@@ -15,7 +15,10 @@ struct Cli {
 #[derive(Subcommand)]
 enum StandIn {
     /// A pyannote worker: /health and /ready always answer 200, the body alone tells
-    Worker(worker::Args),
+    #[command(visible_alias = "worker")]
+    Pyannote(worker::Args),
+    /// The other one: /health only, silent while it works, finishes its jobs after SIGTERM
+    PyannoteServer(worker::Args),
     /// The application around the workers: figures, health, and the lines of its jobs
     App(app::Args),
     /// A Slack incoming webhook with the documented limits, and a page that shows the channel
@@ -35,7 +38,8 @@ async fn main() -> ExitCode {
         Err(code) => return code,
     };
     command::ended(match cli.stand_in {
-        StandIn::Worker(args) => worker::run(args).await,
+        StandIn::Pyannote(args) => worker::run(worker::Kind::Pyannote, args).await,
+        StandIn::PyannoteServer(args) => worker::run(worker::Kind::Server, args).await,
         StandIn::App(args) => app::run(args).await,
         StandIn::Slack(args) => slack::run(args).await,
         StandIn::Link(args) => link::run(args).await,

@@ -6,13 +6,18 @@ use std::io::Write;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 /// Lines that wait for stdout.
 const LINES_MAX: usize = 256;
 /// Characters of a line; the rest is cut off.
 const LINE_CHARS_MAX: usize = 1_000;
+/// How often, and how long each time, a process that ends looks whether its lines are written.
+const FLUSH_LOOKS: u32 = 200;
+const FLUSH_STEP: Duration = Duration::from_millis(5);
 
 static DROPPED: AtomicU64 = AtomicU64::new(0);
+static UNWRITTEN: AtomicU64 = AtomicU64::new(0);
 static QUEUE: LazyLock<SyncSender<String>> = LazyLock::new(|| {
     let (sender, receiver) = sync_channel(LINES_MAX);
     // Without a thread nobody receives, and every line counts as dropped.
@@ -22,8 +27,20 @@ static QUEUE: LazyLock<SyncSender<String>> = LazyLock::new(|| {
 
 /// Says one line; what would break the line or move the cursor is replaced.
 pub(crate) fn say(text: &str) {
+    UNWRITTEN.fetch_add(1, Ordering::Relaxed);
     if QUEUE.try_send(one_line(text)).is_err() {
+        UNWRITTEN.fetch_sub(1, Ordering::Relaxed);
         DROPPED.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Waits a while for the lines that were said: the process ends, and its writer with it.
+pub(crate) fn flush() {
+    for _ in 0..FLUSH_LOOKS {
+        if UNWRITTEN.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        std::thread::sleep(FLUSH_STEP);
     }
 }
 
@@ -35,6 +52,7 @@ fn write_lines(lines: &Receiver<String>) {
             drop(writeln!(stdout, "({dropped} lines dropped)"));
         }
         drop(writeln!(stdout, "{line}").and_then(|()| stdout.flush()));
+        UNWRITTEN.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

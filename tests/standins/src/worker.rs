@@ -1,35 +1,56 @@
-//! A pyannote worker as the first users run it: takes probes, answers both endpoints with 200 while
-//! it lives; the body alone tells whether it is ready. It loads its model first, and can be told
-//! (`POST /control`, or a scenario file) to be not ready, to hang, to heal, to exit.
+//! The two pyannote workers of the first users: take probes and jobs by HTTP, work the jobs off one after
+//! another, and can be told (`POST /control`, a scenario file, or by a job) to be not ready, to hang, to
+//! heal, to fall back to the CPU, to run out of memory, to leak, to die. README.md has every word.
+//!
+//! `pyannote` (also `worker`) answers `/health` and `/ready` with 200 while it lives; the body alone tells.
+//! `pyannote-server` has only `/health`, loads its model for its first job, answers nothing while it works,
+//! and after SIGTERM finishes what it accepted and sends its callbacks last. Jobs, bodies and connections
+//! are bounded; a client that does not read holds up only itself.
+
+mod audio;
+mod callback;
+mod control;
+mod core;
+mod fault;
+mod gpu;
+mod jobs;
+mod state;
+mod work;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use diarwatch_shared::clock;
+use diarwatch_shared::daemon;
 use diarwatch_shared::quantity::{Span, parse_duration};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::command::{StandinError, listen, until_stopped};
+use self::control::{parse_control, steps_of, taken_over};
+use self::core::{Callback, Core, Settings};
+use self::gpu::Gpu;
+use self::jobs::{Job, Refusal, Wishes};
+use crate::command::{StandinError, listen};
 use crate::http;
+use crate::say::{flush, say};
+
+pub use self::control::{AfterOom, Control, Stays, Step};
+pub use self::state::Kind;
 
 /// Bytes of a control message.
 const CONTROL_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of a scenario file.
-const SCENARIO_BYTES_MAX: u64 = 1024 * 1024;
-/// Steps of a scenario.
-const STEPS_MAX: usize = 1_024;
+/// Bytes of a job: half an hour of 16 kHz mono.
+const JOB_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// The command line of the worker.
+/// The command line of a worker.
 #[derive(clap::Args, Debug)]
 pub struct Args {
     /// Address to serve on
@@ -41,220 +62,231 @@ pub struct Args {
     /// JSON list of controls and their times: [{"after": "10s", "control": {"hang": true}}]
     #[arg(long, value_name = "FILE")]
     scenario: Option<PathBuf>,
+    /// What it is told at its start: {"crash_after": "5s"}
+    #[arg(long, value_name = "JSON", value_parser = parse_control)]
+    control: Option<Control>,
+    /// Where {"next_start": {...}} is kept until the next start
+    #[arg(long, value_name = "FILE")]
+    next_start: Option<PathBuf>,
+    /// Seconds of audio that are worked off in one second
+    #[arg(long, value_name = "NUMBER", default_value_t = 100.0, value_parser = parse_speed)]
+    job_speed: f64,
+    /// CPU while it works, percent of one core
+    #[arg(long, value_name = "PERCENT", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100))]
+    busy: u32,
+    /// The folder that DIARWATCH_FAKE_NVML_CLAIMS names; without it no GPU is held
+    #[arg(long, value_name = "DIR")]
+    gpu_claims: Option<PathBuf>,
+    /// The GPU it holds memory of
+    #[arg(long, value_name = "UUID-OR-INDEX", default_value = "0", value_parser = parse_gpu)]
+    gpu: String,
+    /// GPU memory of the model
+    #[arg(long, value_name = "MIB", default_value_t = 2_000)]
+    gpu_mib: u32,
+    /// Use of the GPU while it works
+    #[arg(long, value_name = "PERCENT", default_value_t = 60, value_parser = clap::value_parser!(u32).range(0..=100))]
+    gpu_sm: u32,
 }
 
-/// What a worker is told to do; what is left out stays as it is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Control {
-    /// Ready, whatever was said before and even while the model loads; or not.
-    ready: Option<bool>,
-    /// Why it is not ready.
-    reason: Option<String>,
-    /// Answers nothing on `/health` and `/ready`, until told otherwise.
-    hang: Option<bool>,
-    /// Exits with this number.
-    exit: Option<u8>,
+fn parse_speed(text: &str) -> Result<f64, String> {
+    let speed = text.parse().ok().filter(|speed: &f64| speed.is_finite() && *speed > 0.0);
+    speed.ok_or_else(|| format!("`{text}` is not a speed; write for example `100`"))
 }
 
-/// A control at its time.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Step {
-    /// Time since the start.
-    after: Span,
-    /// What it is told then.
-    control: Control,
+/// A word of a claim: bounded, since a claim is.
+fn parse_gpu(text: &str) -> Result<String, String> {
+    let is_word = (1..=64).contains(&text.len()) && !text.contains(char::is_whitespace);
+    if is_word { Ok(text.to_owned()) } else { Err(format!("`{text}` is neither a UUID nor an index")) }
 }
 
-/// What a worker is at a moment. Pure: the time is since its start.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Worker {
-    load: Duration,
-    told: Option<Result<(), String>>,
-    hung: bool,
-    exit: Option<u8>,
-}
-
-impl Worker {
-    fn new(load: Duration) -> Self {
-        Self { load, told: None, hung: false, exit: None }
-    }
-
-    fn obey(&mut self, control: Control) {
-        match control.ready {
-            Some(true) => self.told = Some(Ok(())),
-            Some(false) => self.told = Some(Err(control.reason.unwrap_or_else(|| "told so".to_owned()))),
-            None => {}
-        }
-        self.hung = control.hang.unwrap_or(self.hung);
-        self.exit = control.exit.or(self.exit);
-    }
-
-    /// The body of `/ready`; its status is 200 in any case.
-    fn readiness(&self, since_start: Duration) -> Value {
-        let loading = || Err("model loading".to_owned());
-        let found =
-            self.told.clone().unwrap_or_else(|| if since_start < self.load { loading() } else { Ok(()) });
-        match found {
-            Ok(()) => json!({ "status": "ready", "model_loaded": true }),
-            Err(reason) => json!({ "status": "not_ready", "reason": reason }),
-        }
-    }
-}
-
-#[derive(Clone)]
-struct Shared {
-    worker: Arc<watch::Sender<Worker>>,
-    started: Duration,
-}
-
-/// Runs the worker until it is told to exit or a stop signal comes; gives the exit number.
+/// Runs a worker until it is told to exit or a stop signal comes; gives the exit number.
 ///
 /// # Errors
-/// When the port is taken or the scenario cannot be used.
-pub async fn run(args: Args) -> Result<u8, StandinError> {
+/// When the port is taken, or a file cannot be used.
+pub async fn run(kind: Kind, args: Args) -> Result<u8, StandinError> {
     let steps = args.scenario.as_deref().map(steps_of).transpose()?.unwrap_or_default();
+    let left = args.next_start.as_deref().map(taken_over).transpose()?.flatten();
+    let Args { gpu, gpu_mib: mib, gpu_sm: sm, load, .. } = args;
+    let settings = Settings {
+        kind,
+        load,
+        job_speed: args.job_speed,
+        busy_percent: args.busy,
+        gpu: args.gpu_claims.map(|claims| Gpu { claims, gpu, mib, sm }),
+        next_start: args.next_start,
+    };
+    let (core, callbacks) = made(settings);
+    for control in args.control.into_iter().chain(left) {
+        core.obey(control).map_err(std::io::Error::other)?;
+    }
+    if let Some(code) = core.now().exit {
+        return Ok(code);
+    }
     let listener = listen(args.listen, "--listen").await?;
-    let line = format!("worker listening on {}, loads for {}", listener.local_addr()?, Span(args.load));
-    until_stopped(&line, serve(listener, args.load, steps)).await
+    let (address, load) = (listener.local_addr()?, Span(load));
+    let line = match kind {
+        Kind::Pyannote => format!("worker listening on {address}, loads for {load}"),
+        Kind::Server => format!("pyannote-server listening on {address}, loads for {load} at its first job"),
+    };
+    let code = tokio::select! {
+        biased;
+        stopped = stopped(&core) => stopped.map(|()| 0)?,
+        code = async { say(&line); serve_core(listener, &core, callbacks, steps).await } => code?,
+    };
+    flush();
+    Ok(code)
 }
 
-/// Serves a worker until it is told to exit; gives the exit number.
+/// Serves the first kind of worker until it is told to exit; gives the exit number.
 ///
 /// # Errors
 /// When the listener fails.
 pub async fn serve(listener: TcpListener, load: Duration, steps: Vec<Step>) -> std::io::Result<u8> {
-    let (worker, mut watched) = watch::channel(Worker::new(load));
-    let shared = Shared { worker: Arc::new(worker), started: clock::uptime() };
-    let routes = Router::new()
-        .route("/health", get(health))
-        .route("/ready", get(ready))
-        .route("/control", post(control))
-        .with_state(shared.clone());
-    let exit = async {
-        let told = watched.wait_for(|worker| worker.exit.is_some()).await;
-        told.ok().and_then(|worker| worker.exit).unwrap_or_default()
-    };
-    tokio::select! {
-        code = http::serve(listener, routes, CONTROL_BYTES_MAX, exit) => code,
-        () = follow(&shared, steps) => Ok(0),
+    let kind = Kind::Pyannote;
+    let (core, callbacks) =
+        made(Settings { kind, load, job_speed: 100.0, busy_percent: 0, gpu: None, next_start: None });
+    serve_core(listener, &core, callbacks, steps).await
+}
+
+fn made(settings: Settings) -> (Arc<Core>, mpsc::Receiver<Callback>) {
+    let (sender, callbacks) = mpsc::channel(callback::WAITING_MAX);
+    (Arc::new(Core::new(settings, sender)), callbacks)
+}
+
+/// Ends when a stop signal ends the worker: the first kind at once, the second when it is done with its
+/// jobs, which is not here.
+async fn stopped(core: &Core) -> std::io::Result<()> {
+    loop {
+        let signal = daemon::stop_signal().await?;
+        if signal == "SIGTERM" && core.now().ignores_sigterm {
+            say("WARNING SIGTERM ignored");
+        } else if core.settings.kind == Kind::Pyannote {
+            return Ok(());
+        } else {
+            let left = core.change(|worker| {
+                worker.stopping = true;
+                worker.jobs
+            });
+            say(&format!(
+                "INFO {signal}: nothing more is accepted, {} jobs are finished first",
+                left.unwrap_or(0)
+            ));
+        }
     }
 }
 
-async fn health(State(shared): State<Shared>) -> Response {
-    not_hung(&shared).await;
-    Json(json!({ "status": "ok" })).into_response()
+async fn serve_core(
+    listener: TcpListener,
+    core: &Arc<Core>,
+    callbacks: mpsc::Receiver<Callback>,
+    steps: Vec<Step>,
+) -> std::io::Result<u8> {
+    let _working = Working::begin(Arc::clone(core))?;
+    let routes = Router::new()
+        .route("/health", get(health))
+        .route("/diarize", post(diarize))
+        .route("/jobs", get(jobs))
+        .route("/control", post(control).layer(DefaultBodyLimit::max(CONTROL_BYTES_MAX)));
+    let routes = match core.settings.kind {
+        Kind::Pyannote => routes.route("/ready", get(ready)),
+        Kind::Server => routes.route("/warmup", post(warmup)),
+    };
+    let stop = core.until(|worker| worker.exit.is_some() || worker.stopping);
+    let finish = core.until(|worker| worker.exit.is_some() || worker.is_finished());
+    tokio::select! {
+        served = http::serve_to_the_end(listener, routes.with_state(Arc::clone(core)), JOB_BYTES_MAX, stop, finish) => {
+            served.map(|worker| worker.exit.unwrap_or(0))
+        }
+        () = follow(core, steps) => Ok(0),
+        () = callback::send(core, callbacks) => Ok(0),
+    }
 }
 
-async fn ready(State(shared): State<Shared>) -> Response {
-    let worker = not_hung(&shared).await;
-    Json(worker.readiness(clock::uptime().saturating_sub(shared.started))).into_response()
+/// The working thread; it ends with this.
+struct Working(Arc<Core>);
+
+impl Working {
+    fn begin(core: Arc<Core>) -> std::io::Result<Self> {
+        let own = Arc::clone(&core);
+        std::thread::Builder::new().name("work".into()).spawn(move || work::work(&own))?;
+        Ok(Self(core))
+    }
 }
 
-async fn control(State(shared): State<Shared>, body: Bytes) -> Response {
-    http::told(&body, |control| {
-        shared.worker.send_modify(|worker| worker.obey(control));
-        Json(json!({ "status": "ok" })).into_response()
+impl Drop for Working {
+    fn drop(&mut self) {
+        self.0.go();
+    }
+}
+
+async fn health(State(core): State<Arc<Core>>) -> Response {
+    Json(core.free(|_| true).await.health()).into_response()
+}
+
+async fn ready(State(core): State<Arc<Core>>) -> Response {
+    let worker = core.free(|_| true).await;
+    Json(worker.readiness(core.since_start())).into_response()
+}
+
+async fn warmup(State(core): State<Arc<Core>>) -> Response {
+    core.free(|_| true).await;
+    core.change(|worker| worker.wanted = true);
+    Json(core.free(|worker| worker.loaded).await.health()).into_response()
+}
+
+async fn jobs(State(core): State<Arc<Core>>) -> Response {
+    core.free(|_| true).await;
+    let listed = core.jobs().listed();
+    Json(listed).into_response()
+}
+
+async fn diarize(State(core): State<Arc<Core>>, Query(wishes): Query<Wishes>, body: Bytes) -> Response {
+    let refused = |status: StatusCode, error: &str| (status, Json(json!({ "error": error }))).into_response();
+    if core.free(|_| true).await.stopping {
+        return refused(StatusCode::SERVICE_UNAVAILABLE, "the worker is stopping");
+    }
+    let mut job = match Job::read(&body, &wishes, &core.next_name()) {
+        Ok(job) => job,
+        Err(Refusal::Wrong(error)) => return refused(StatusCode::BAD_REQUEST, &error),
+        Err(_) => return refused(StatusCode::BAD_REQUEST, "not a job"),
+    };
+    let (sender, ended) = oneshot::channel();
+    let is_awaited = wishes.wait == Some(1);
+    job.answer = is_awaited.then_some(sender);
+    let id = job.id.clone();
+    match core.accept(job) {
+        Ok(()) if is_awaited => done(&core, ended).await,
+        Ok(()) => (StatusCode::ACCEPTED, Json(json!({ "job_id": id }))).into_response(),
+        Err(Refusal::Known) => refused(StatusCode::CONFLICT, "a job of this id is here"),
+        Err(_) => refused(StatusCode::SERVICE_UNAVAILABLE, "too many jobs wait"),
+    }
+}
+
+/// Waits for the end of a job.
+async fn done(core: &Core, ended: oneshot::Receiver<Value>) -> Response {
+    let Ok(told) = ended.await else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
+    core.free(|_| true).await;
+    let is_done = told.get("status").and_then(Value::as_str) == Some("done");
+    let status = if is_done { StatusCode::OK } else { StatusCode::INTERNAL_SERVER_ERROR };
+    (status, Json(told)).into_response()
+}
+
+/// Answered whatever state the worker is in: it is the way out of each.
+async fn control(State(core): State<Arc<Core>>, body: Bytes) -> Response {
+    http::told(&body, |control| match core.obey(control) {
+        Ok(()) => Json(json!({ "status": "ok" })).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
     })
 }
 
-/// Waits until the worker answers again. The client's patience bounds it: when the connection goes,
-/// so does this.
-async fn not_hung(shared: &Shared) -> Worker {
-    let mut watched = shared.worker.subscribe();
-    match watched.wait_for(|worker| !worker.hung).await {
-        Ok(worker) => worker.clone(),
-        // The sender lives as long as the state that this handler holds.
-        Err(_) => shared.worker.borrow().clone(),
-    }
-}
-
 /// Does the steps at their times; it has no end of its own.
-async fn follow(shared: &Shared, mut steps: Vec<Step>) {
+async fn follow(core: &Core, mut steps: Vec<Step>) {
     steps.sort_by_key(|step| step.after);
     for step in steps {
-        let since_start = clock::uptime().saturating_sub(shared.started);
-        tokio::time::sleep(step.after.0.saturating_sub(since_start)).await;
-        shared.worker.send_modify(|worker| worker.obey(step.control));
-    }
-    std::future::pending::<()>().await;
-}
-
-fn steps_of(path: &Path) -> Result<Vec<Step>, StandinError> {
-    let wrong = |problem: String| StandinError::Scenario { path: path.to_owned(), problem };
-    let bytes = std::fs::metadata(path).map_err(|error| wrong(error.to_string()))?.len();
-    if bytes > SCENARIO_BYTES_MAX {
-        return Err(wrong(format!("it has {bytes} bytes, at most {SCENARIO_BYTES_MAX} are read")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let steps: Vec<Step> = serde_json::from_str(&text).map_err(|error| {
-        wrong(format!("{error}; write [{{\"after\": \"10s\", \"control\": {{\"ready\": false}}}}]"))
-    })?;
-    if steps.len() > STEPS_MAX {
-        return Err(wrong(format!("it has {} steps, at most {STEPS_MAX} are done", steps.len())));
-    }
-    Ok(steps)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const LOAD: Duration = Duration::from_secs(3);
-
-    fn told(text: &str) -> Worker {
-        let mut worker = Worker::new(LOAD);
-        worker.obey(serde_json::from_str(text).unwrap());
-        worker
-    }
-
-    #[test]
-    fn the_body_alone_tells_that_the_model_is_loading() {
-        let worker = Worker::new(LOAD);
-        let before = worker.readiness(LOAD - Duration::from_millis(1));
-        assert_eq!(before, json!({ "status": "not_ready", "reason": "model loading" }));
-        assert_eq!(worker.readiness(LOAD), json!({ "status": "ready", "model_loaded": true }));
-    }
-
-    #[test]
-    fn a_worker_that_is_told_so_is_not_ready_and_says_why() {
-        let worker = told(r#"{"ready": false, "reason": "CUDA out of memory"}"#);
-        assert_eq!(worker.readiness(LOAD), json!({ "status": "not_ready", "reason": "CUDA out of memory" }));
-        assert_eq!(told(r#"{"ready": true}"#).readiness(Duration::ZERO)["status"], "ready");
-    }
-
-    #[test]
-    fn a_control_with_an_unknown_key_is_refused() {
-        assert!(serde_json::from_str::<Control>(r#"{"redy": true}"#).is_err());
-        assert!(serde_json::from_str::<Control>(r#"{"exit": 256}"#).is_err());
-    }
-
-    #[test]
-    fn a_scenario_is_read_and_a_bad_one_is_named_with_its_place() {
-        const STEPS: &str =
-            r#"[{"after": "10s", "control": {"hang": true}}, {"after": "20s", "control": {"exit": 3}}]"#;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("steps.json");
-        std::fs::write(&path, STEPS).unwrap();
-        let steps = steps_of(&path).unwrap();
-        assert_eq!(steps.iter().map(|step| step.control.exit).collect::<Vec<_>>(), [None, Some(3)]);
-        std::fs::write(&path, "[\n{\"after\": 10}]").unwrap();
-        let error = steps_of(&path).unwrap_err();
-        assert!(error.to_string().contains("line 2") && error.to_string().contains("steps.json"), "{error}");
-        assert_eq!(error.exit(), diarwatch_shared::exit::Exit::BadConfig);
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_that_is_said_silences_the_status(
-            ready: Option<bool>, hang: Option<bool>, reason: Option<String>, millis in 0_u64..10_000,
-        ) {
-            let mut worker = Worker::new(LOAD);
-            worker.obey(Control { ready, reason, hang, exit: None });
-            let status = worker.readiness(Duration::from_millis(millis))["status"].clone();
-            prop_assert!(status == "ready" || status == "not_ready");
+        tokio::time::sleep(step.after.0.saturating_sub(core.since_start())).await;
+        if let Err(error) = core.obey(step.control) {
+            say(&format!("WARNING scenario: {error}"));
         }
     }
+    std::future::pending::<()>().await;
 }

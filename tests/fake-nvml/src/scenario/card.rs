@@ -55,7 +55,7 @@ keys! {
     SampleMs = "sample_ms", "Time between two of them, ms";
     Retired = "retired", "Retired pages";
     RemapPending = "remap_pending", "1 when a row waits to be remapped";
-    Recovery = "recovery", "Recovery action of the driver, a number of `nvmlDeviceGpuRecoveryAction_t`";
+    Recovery = "recovery", "What the driver asks for: 0 nothing, 1 reset, 2 reboot, 3 drain P2P, 4 drain and reset";
 }
 
 /// A process that holds memory of a GPU.

@@ -84,7 +84,7 @@ impl Asker {
 }
 
 /// Plain HTTP on loopback: no roots are needed, and none are looked for.
-fn client() -> Result<reqwest::Client, String> {
+pub(crate) fn client() -> Result<reqwest::Client, String> {
     let tls = rustls::ClientConfig::builder_with_provider(diarwatch_shared::identity::provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| error.to_string())?

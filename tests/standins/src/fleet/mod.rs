@@ -20,6 +20,7 @@ use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
 pub use ask::Asker;
+pub(crate) use ask::client;
 use files::Files;
 
 /// There while the NVIDIA kernel module is loaded.

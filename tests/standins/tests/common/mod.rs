@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 #![allow(dead_code, reason = "each test file is a program of its own and uses its part")]
 
+pub(crate) mod process;
+
 use std::future::Future;
 use std::time::Duration;
 
