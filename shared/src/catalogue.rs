@@ -130,6 +130,16 @@ pub const METRICS: &[Metric] = &[
     ),
     counter("worker_restarts_total", WHOLE, "Restarts of the worker by this run of the agent."),
     gauge("worker_uptime_seconds", TENTH, "Time since the worker's process started, in seconds."),
+    gauge(
+        "worker_restart_breaker_open",
+        WHOLE,
+        "1 while the worker was restarted too often and its next tries wait long, 0 when not.",
+    ),
+    gauge(
+        "worker_held",
+        WHOLE,
+        "1 while a person holds the worker, so that its agent leaves it alone, 0 when not.",
+    ),
     gauge("worker_probe_seconds", MILLI, "Time the last readiness probe took, in seconds."),
     info("queue_info", "Facts of a queue: source, and whether its numbers are estimated."),
     gauge("queue_up", WHOLE, "1 while the queue's source answers, 0 while it does not."),

@@ -1,5 +1,7 @@
-//! Every text that a person reads, in Japanese and in English, in one place. A text that lacks a
-//! language does not compile.
+//! Every text that a person reads, in Japanese and in English, in one place; what is said of a worker's
+//! supervision stands in [`workers`]. A text that lacks a language does not compile.
+
+use std::fmt::Display;
 
 use serde::{Deserialize, Serialize};
 
@@ -44,15 +46,29 @@ impl Lang {
     }
 }
 
+/// A text with values in the places of `{0}`, `{1}`, ...; a place without a value is left empty.
+#[must_use]
+pub fn fill(text: &str, values: &[&dyn Display]) -> String {
+    let mut parts = text.split('{');
+    let mut filled = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let (place, rest) = part.split_once('}').unwrap_or((part, ""));
+        let value = place.parse::<usize>().ok().and_then(|place| values.get(place));
+        filled.push_str(&value.map_or_else(String::new, ToString::to_string));
+        filled.push_str(rest);
+    }
+    filled
+}
+
 macro_rules! texts {
-    ($($key:ident: $ja:literal, $en:literal;)*) => {
+    ($name:ident; $($key:ident: $ja:literal, $en:literal;)*) => {
         /// One text.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Text {
+        pub enum $name {
             $(#[doc = concat!("`", $en, "`")] $key,)*
         }
 
-        impl Text {
+        impl $name {
             /// Every text.
             pub const ALL: &'static [Self] = &[$(Self::$key,)*];
 
@@ -67,7 +83,9 @@ macro_rules! texts {
     };
 }
 
-texts! {
+pub mod workers;
+
+texts! { Text;
     DashboardTitle: "運用監視ダッシュボード", "Operations dashboard";
     LastUpdate: "最終更新", "Last update";
     Nodes: "ノード", "Nodes";
@@ -188,6 +206,29 @@ texts! {
     LoadTime: "読み込み", "loaded in";
     DownTime: "停止時間", "down for";
     WaitedTime: "経過", "waited";
+    // What is said of workers and who looks after them.
+    Stopping: "停止処理中", "Stopping";
+    LeftAlone: "停止・自動復旧なし", "Left alone";
+    ManagerSilent: "管理元応答なし", "Manager silent";
+    Held: "保留中", "held";
+    Drained: "切り離し中", "drained";
+    DriverKind: "管理方式", "Driver";
+    HeldBy: "保留した人", "Held by";
+    DrainedBy: "切り離した人", "Drained by";
+    InWindow: "期間内の再起動", "In window";
+    RestartedTooOften: "再起動が多すぎます", "Restarted too often";
+    Reason: "理由", "Reason";
+    EventWorkerAdopted: "ワーカー引き継ぎ", "Worker adopted";
+    EventWorkerStopping: "ワーカー停止開始", "Worker stopping";
+    EventWorkerLeftAlone: "ワーカー停止のまま", "Worker left alone";
+    EventWorkerBreakerOpen: "再起動が多すぎます", "Restarted too often";
+    EventWorkerStable: "ワーカー安定稼働", "Worker stable";
+    EventWorkerLeftover: "終了後の残留物", "Left after the end";
+    EventWorkerTrouble: "ワーカーの問題", "Worker trouble";
+    EventWorkerJobsLost: "ジョブ中断", "Jobs interrupted";
+    EventWorkerJobSetAside: "ジョブ隔離", "Job set aside";
+    EventWorkerOrder: "指示", "Order";
+    EventWorkerEvidence: "終了の記録", "Evidence";
     // What `diarwatch top` says.
     TopNoAnswer: "エージェント応答なし", "The agent does not answer";
     TopFor: "経過", "for";
@@ -315,6 +356,9 @@ texts! {
     DoctorWorkersReady: "ワーカー {1} 台中 {0} 台が稼働中です", "{0} of {1} workers are ready";
     DoctorWorkerNotReady: "ワーカー {0} は稼働していません: {1}", "worker {0} is not ready: {1}";
     DoctorWorkerLate: "ワーカー {0} は {1} 分以上起動中のままです: {2}", "worker {0} has been loading for more than {1} minutes: {2}";
+    DoctorWorkerLeftAlone: "ワーカー {0} は停止しており、自動では起動しません: {1}", "worker {0} does not run and is left alone: {1}";
+    DoctorWorkerUnknown: "ワーカー {0} の管理元が応答しません: {1}", "the manager of worker {0} does not answer: {1}";
+    DoctorWorkerHeld: "ワーカー {0} は {1} が保留中です (自動復旧なし)", "worker {0} is held by {1}: the agent touches it no more";
     DoctorNoQueues: "キューは設定されていません", "no queues are configured";
     DoctorQueuesGood: "キュー {0} 個を読めています", "{0} queues are read";
     DoctorQueueProblem: "キュー {0} を読めません: {1}", "queue {0} cannot be read: {1}";
@@ -390,6 +434,12 @@ mod tests {
                 assert!(!text.in_lang(lang).trim().is_empty(), "{text:?} has no text in {lang:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_text_takes_its_values_in_the_order_of_its_own_language() {
+        assert_eq!(fill("{1} の {0}", &[&3, &"w"]), "w の 3");
+        assert_eq!(fill("{0} {7} {x", &[&"a{0}"]), "a{0}  ");
     }
 
     #[test]

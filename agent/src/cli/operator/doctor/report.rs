@@ -4,7 +4,7 @@
 use std::fmt::Display;
 
 use diarwatch_shared::exit::Exit;
-use diarwatch_shared::texts::{Lang, Text};
+use diarwatch_shared::texts::{Lang, Text, fill};
 use serde_json::{Value, json};
 
 use crate::cli::operator::common::Form;
@@ -61,15 +61,8 @@ pub(super) struct Said {
 impl Said {
     /// The text in a language, on one line.
     pub(super) fn in_lang(&self, lang: Lang) -> String {
-        let mut parts = self.text.in_lang(lang).split('{');
-        let mut line = parts.next().unwrap_or_default().to_owned();
-        for part in parts {
-            let (place, rest) = part.split_once('}').unwrap_or((part, ""));
-            let value = place.parse::<usize>().ok().and_then(|place| self.values.get(place));
-            line.push_str(value.map_or("", String::as_str));
-            line.push_str(rest);
-        }
-        on_one_line(&line)
+        let values: Vec<&dyn Display> = self.values.iter().map(|value| value as &dyn Display).collect();
+        on_one_line(&fill(self.text.in_lang(lang), &values))
     }
 }
 
