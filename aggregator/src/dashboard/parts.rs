@@ -265,6 +265,8 @@ impl Workers<'_> {
     fn readiness(&self, worker: &Worker) -> &'static str {
         let text = match (worker.ready, worker.state) {
             (Some(true), _) => Text::Ready,
+            _ if worker.left_alone => Text::LeftAlone,
+            (Some(false), _) if worker.breaker_open == Some(true) => Text::RestartedTooOften,
             (Some(false), _) => Text::NotReady,
             (None, State::Unknown) => Text::NoData,
             (None, _) => Text::Loading,

@@ -2,6 +2,7 @@
 
 use diarwatch_shared::clock::{UnixMicros, Zone};
 use diarwatch_shared::event::What;
+use diarwatch_shared::texts::workers::Saying;
 use diarwatch_shared::texts::{Lang, Text};
 
 use crate::alerts::{Alert, Phase};
@@ -74,6 +75,11 @@ pub fn action<'a>(
     let (mut exited, mut said, mut came_back) = (false, None, None);
     for stored in events.into_iter().filter(of_worker) {
         match &stored.event.what {
+            // Attempt 0 is none: it is left as it is, and whoever starts it is not the agent.
+            What::WorkerExited { reason, attempt: 0, .. } => {
+                exited = false;
+                said = Some(format!("{}: {reason}", Saying::NotStartedAgain.in_lang(lang)));
+            }
             What::WorkerExited { reason, attempt, restart_in_ms, .. } => {
                 exited = true;
                 said = Some(format!("{restart} #{attempt} +{:.1}s: {reason}", seconds(*restart_in_ms)));
@@ -198,6 +204,19 @@ mod tests {
         assert_eq!(said(&alert(Some(AT + 9)), &events).unwrap(), "automatic restart 3.6s");
         let its_begin = Alert { phase: Phase::Firing, ..alert(Some(AT + 9)) };
         assert_eq!(said(&its_begin, &events).unwrap(), "automatic restart #1 +1.0s: signal 9");
+    }
+
+    #[test]
+    fn a_worker_that_a_person_stopped_is_not_said_to_be_restarted() {
+        let stopped = What::WorkerExited {
+            worker: worker(),
+            pid: None,
+            reason: "exit code 0".into(),
+            attempt: 0,
+            restart_in_ms: 0,
+        };
+        assert_eq!(said(&alert(None), &[(AT, stopped.clone())]).unwrap(), "not started again: exit code 0");
+        assert_eq!(said(&alert(Some(AT + 9)), &[(AT, stopped), (AT + 5, ready())]), None);
     }
 
     #[test]

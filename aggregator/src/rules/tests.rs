@@ -47,6 +47,7 @@ fn everything_is_wrong() -> Memory {
         "gpu_memory_used_bytes{node=\"tokyo-1\",gpu=\"1\",uuid=\"GPU-2\"} 10",
         "gpu_memory_total_bytes{node=\"tokyo-1\",gpu=\"1\",uuid=\"GPU-2\"} 100",
         "worker_ready{node=\"tokyo-1\",worker=\"pyannote-2\",service=\"pyannote #2\"} 0",
+        "worker_restart_breaker_open{node=\"tokyo-1\",worker=\"pyannote-2\",service=\"pyannote #2\"} 1",
         "gpu_driver_unresponsive{node=\"tokyo-1\"} 1",
         "gpu_action_wanted{node=\"tokyo-1\",gpu=\"3\",uuid=\"GPU-3\"} 2",
     ])
@@ -70,7 +71,10 @@ fn summaries(rules: &RuleSet, memory: &Memory) -> BTreeMap<String, Vec<String>> 
 fn the_shipped_files_load() {
     let rules = rules(&[]);
     let alerts: Vec<&str> = rules.alerts().map(|alert| alert.name.as_str()).collect();
-    assert_eq!(alerts, ["WorkerNotReady", "GpuDriverUnresponsive", "GpuActionWanted"]);
+    assert_eq!(
+        alerts,
+        ["WorkerNotReady", "WorkerRestartedTooOften", "GpuDriverUnresponsive", "GpuActionWanted"]
+    );
     assert!(rules.alerts().all(|alert| alert.for_ == Duration::ZERO));
     let files: Vec<_> = SHIPPED.iter().map(|(name, text)| (name.into(), (*text).to_owned())).collect();
     assert!(check::check(&files).is_clean());
@@ -87,12 +91,13 @@ fn every_alert_of_the_requirements_fires_with_its_text() {
         ("DatabaseConnectionHigh", "DB接続枯渇: 95%"),
         ("GPUMemoryHigh", "GPU メモリ不足: 97%"),
         ("WorkerNotReady", "ヘルスチェック失敗: pyannote #2"),
+        ("WorkerRestartedTooOften", "再起動が多すぎます: pyannote #2"),
         ("GpuDriverUnresponsive", "GPUドライバ応答なし: tokyo-1"),
         ("GpuActionWanted", "GPUの復旧操作が必要: tokyo-1 GPU 3"),
     ] {
         assert_eq!(found[alert], [text], "{alert}");
     }
-    assert_eq!(found.len(), 9);
+    assert_eq!(found.len(), 10);
 }
 
 #[test]
@@ -107,13 +112,14 @@ fn nothing_fires_on_a_healthy_fleet_or_without_data() {
         "gpu_memory_used_bytes{gpu=\"0\"} 95",
         "gpu_memory_total_bytes{gpu=\"0\"} 100",
         "worker_ready{worker=\"pyannote-1\"} 1",
+        "worker_restart_breaker_open{worker=\"pyannote-1\"} 0",
         "gpu_driver_unresponsive 0",
         "gpu_action_wanted{gpu=\"0\"} 0",
     ]);
     for memory in [healthy, Memory::default()] {
         let found = summaries(&rules(&[REQUIREMENTS]), &memory);
         assert!(found.values().all(Vec::is_empty), "{found:?}");
-        assert_eq!(found.len(), 9, "a rule that does not fire has a result too");
+        assert_eq!(found.len(), 10, "a rule that does not fire has a result too");
     }
 }
 

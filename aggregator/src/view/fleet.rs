@@ -125,6 +125,12 @@ pub struct Worker {
     pub restarts: Option<f64>,
     /// Its newest process.
     pub pid: Option<u32>,
+    /// Whether a person holds it: its agent leaves it alone.
+    pub held: Option<bool>,
+    /// Whether it was restarted too often, so that the next tries wait long.
+    pub breaker_open: Option<bool>,
+    /// Whether it does not run and a person wants it so, as its node told last.
+    pub left_alone: bool,
 }
 
 pub(super) fn nodes(of: &Sources<'_>) -> Vec<Node> {
@@ -223,34 +229,55 @@ fn mean_load(of: &Sources<'_>, node: &NodeId, uuid: &str) -> Option<f64> {
 }
 
 fn workers(of: &Sources<'_>, node: &NodeId, sends: bool, since: i64) -> Vec<Worker> {
-    let head = &of.memory.head;
-    let known = head.newest(node, "worker_restarts_total", if sends { since } else { i64::MIN });
-    let worker = |(facts, restarts): (&SeriesKey, f64)| {
-        let name = label(facts, "worker");
-        let ready = head
-            .newest(node, "worker_ready", since)
-            .find(|(key, _)| label(key, "worker") == name)
-            .map(|(_, ready)| ready > 0.0);
-        let told = of.memory.events.iter().rev().filter(|stored| stored.node == *node);
-        let pid = told.filter_map(|stored| match &stored.event.what {
-            What::WorkerStarted { worker, pid } if worker.as_str() == name => Some(Some(*pid)),
-            What::WorkerExited { worker, .. } if worker.as_str() == name => Some(None),
-            _ => None,
-        });
-        Worker {
-            worker: name.to_owned(),
-            service: label(facts, "service").to_owned(),
-            gpu: facts.labels.get("gpu").cloned(),
-            state: match ready {
-                _ if !sends => State::Unknown,
-                Some(true) => State::Ok,
-                Some(false) => State::Critical,
-                None => State::Warning,
-            },
-            ready,
-            restarts: sends.then_some(restarts),
-            pid: pid.into_iter().next().flatten().filter(|_| sends),
-        }
+    let known = of.memory.head.newest(node, "worker_restarts_total", if sends { since } else { i64::MIN });
+    known.map(|(facts, restarts)| worker(of, node, (facts, restarts), sends, since)).collect()
+}
+
+fn worker(
+    of: &Sources<'_>,
+    node: &NodeId,
+    (facts, restarts): (&SeriesKey, f64),
+    sends: bool,
+    since: i64,
+) -> Worker {
+    let name = label(facts, "worker");
+    let flag = |metric: &str| {
+        let mut all = of.memory.head.newest(node, metric, since);
+        all.find(|(key, _)| label(key, "worker") == name).map(|(_, value)| value > 0.0)
     };
-    known.map(worker).collect()
+    let ready = flag("worker_ready");
+    let (pid, left_alone) = last_told(of, node, name);
+    let left_alone = left_alone && sends && ready != Some(true);
+    Worker {
+        worker: name.to_owned(),
+        service: label(facts, "service").to_owned(),
+        gpu: facts.labels.get("gpu").cloned(),
+        state: match ready {
+            _ if !sends => State::Unknown,
+            Some(true) => State::Ok,
+            // A person wants it so: worth knowing, nothing to be called for.
+            _ if left_alone => State::Warning,
+            Some(false) => State::Critical,
+            None => State::Warning,
+        },
+        ready,
+        restarts: sends.then_some(restarts),
+        pid: pid.filter(|_| sends),
+        held: flag("worker_held"),
+        breaker_open: flag("worker_restart_breaker_open"),
+        left_alone,
+    }
+}
+
+/// Its newest process, and whether its node told last that it is left alone.
+fn last_told(of: &Sources<'_>, node: &NodeId, name: &str) -> (Option<u32>, bool) {
+    let told = of.memory.events.iter().rev().filter(|stored| stored.node == *node);
+    let of_it = told.filter(|stored| stored.event.worker().is_some_and(|worker| worker.as_str() == name));
+    let mut known = of_it.filter_map(|stored| match &stored.event.what {
+        What::WorkerStarted { pid, .. } | What::WorkerAdopted { pid, .. } => Some((Some(*pid), false)),
+        What::WorkerExited { .. } => Some((None, false)),
+        What::WorkerLeftAlone { .. } => Some((None, true)),
+        _ => None,
+    });
+    known.next().unwrap_or_default()
 }

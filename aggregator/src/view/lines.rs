@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use diarwatch_shared::clock::UnixMicros;
 use diarwatch_shared::event::What;
 use diarwatch_shared::node::NodeId;
-use diarwatch_shared::texts::Text;
+use diarwatch_shared::texts::workers::Saying;
+use diarwatch_shared::texts::{Text, fill};
 use serde::Serialize;
 
 use super::Sources;
@@ -104,6 +105,15 @@ fn of_event(of: &Sources<'_>, stored: &StoredEvent, stories: &Stories<'_>) -> Op
     let restart = of.text(Text::AutoRestart);
     let seconds = |millis: u64| std::time::Duration::from_millis(millis).as_secs_f64();
     let (state, what, action) = match &stored.event.what {
+        What::WorkerExited { reason, attempt: 0, .. } => {
+            let left = Saying::NotStartedAgain.in_lang(of.lang).to_owned();
+            (State::Warning, format!("{}: {reason}", of.text(Text::ProcessEnded)), Some(left))
+        }
+        What::WorkerBreakerOpen { next_try_in_ms, reason, .. } => {
+            let seconds = format!("{:.0}s", seconds(*next_try_in_ms));
+            let next = fill(Saying::NextTry.in_lang(of.lang), &[&seconds]);
+            (State::Critical, format!("{}: {reason}", of.text(Text::EventWorkerBreakerOpen)), Some(next))
+        }
         What::WorkerExited { reason, attempt, restart_in_ms, .. } => {
             let action = format!("{restart} #{attempt} +{:.1}s", seconds(*restart_in_ms));
             (State::Critical, format!("{}: {reason}", of.text(Text::ProcessEnded)), Some(action))

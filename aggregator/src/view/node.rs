@@ -2,7 +2,8 @@
 
 use diarwatch_shared::event::{RecoveryAction, What, XidAction};
 use diarwatch_shared::node::NodeId;
-use diarwatch_shared::texts::Text;
+use diarwatch_shared::texts::workers::Saying;
+use diarwatch_shared::texts::{Text, fill};
 
 use super::Sources;
 use super::chart::{self, Point};
@@ -105,14 +106,21 @@ fn recent(of: &Sources<'_>, node: &NodeId, chart: (&'static str, Text, Unit, f64
 
 /// An event in words.
 fn told(of: &Sources<'_>, stored: &crate::store::StoredEvent) -> Line {
-    let text = |text: Text| of.text(text).to_owned();
-    let seconds = |millis: u64| std::time::Duration::from_millis(millis).as_secs_f64();
+    let what = &stored.event.what;
+    let known = of_worker(of, what).or_else(|| of_supervision(of, what)).or_else(|| of_others(of, what));
+    let (state, what) = known.unwrap_or_else(|| (State::Unknown, of.text(Text::UnknownEvent).to_owned()));
     let worker = stored.event.worker().map(|worker| format!("{worker}: ")).unwrap_or_default();
-    let (state, what) = match &stored.event.what {
-        What::AgentStarted { agent_version, .. } => {
-            (State::Ok, format!("{} {agent_version}", text(Text::AgentStarted)))
-        }
+    lines::line(of, stored.event.at, state, format!("{worker}{what}"), stored.node.as_str(), None, false)
+}
+
+/// What happens to a worker's process.
+fn of_worker(of: &Sources<'_>, what: &What) -> Option<(State, String)> {
+    let text = |text: Text| of.text(text);
+    Some(match what {
         What::WorkerStarted { pid, .. } => (State::Ok, format!("{} (PID {pid})", text(Text::ProcessStarted))),
+        What::WorkerAdopted { pid, .. } => {
+            (State::Ok, format!("{} (PID {pid})", text(Text::EventWorkerAdopted)))
+        }
         What::WorkerReady { load_ms, .. } => {
             (State::Ok, format!("{} ({:.1}s)", text(Text::Ready), seconds(*load_ms)))
         }
@@ -122,9 +130,73 @@ fn told(of: &Sources<'_>, stored: &crate::store::StoredEvent) -> Line {
         What::WorkerStartOverdue { reason, .. } => {
             (State::Warning, format!("{}: {reason}", text(Text::StartOverdue)))
         }
+        What::WorkerExited { reason, attempt: 0, .. } => {
+            let left = Saying::NotStartedAgain.in_lang(of.lang);
+            (State::Warning, format!("{}: {reason} ({left})", text(Text::ProcessEnded)))
+        }
         What::WorkerExited { reason, attempt, restart_in_ms, .. } => {
             let restart = format!("{} #{attempt} +{:.1}s", text(Text::AutoRestart), seconds(*restart_in_ms));
             (State::Critical, format!("{}: {reason} ({restart})", text(Text::ProcessEnded)))
+        }
+        What::WorkerStable { ready_ms, .. } => {
+            let minutes = seconds(*ready_ms) / 60.0;
+            (State::Ok, format!("{} ({minutes:.0}m)", text(Text::EventWorkerStable)))
+        }
+        _ => return None,
+    })
+}
+
+/// What is decided about a worker, and what is left of it.
+fn of_supervision(of: &Sources<'_>, what: &What) -> Option<(State, String)> {
+    let text = |text: Text| of.text(text);
+    let say = |saying: Saying| saying.in_lang(of.lang);
+    Some(match what {
+        What::WorkerStopping { cause, reason, .. } => {
+            let cause = say(Saying::from(*cause));
+            (State::Warning, format!("{}: {cause}: {reason}", text(Text::EventWorkerStopping)))
+        }
+        What::WorkerLeftAlone { reason, .. } => {
+            (State::Warning, format!("{}: {reason}", text(Text::EventWorkerLeftAlone)))
+        }
+        What::WorkerBreakerOpen { next_try_in_ms, reason, .. } => {
+            let next = fill(say(Saying::NextTry), &[&format!("{:.0}s", seconds(*next_try_in_ms))]);
+            (State::Critical, format!("{} ({next}): {reason}", text(Text::EventWorkerBreakerOpen)))
+        }
+        What::WorkerLeftover { advice, .. } => {
+            (State::Critical, format!("{}: {advice}", text(Text::EventWorkerLeftover)))
+        }
+        What::WorkerTrouble { trouble, text: said, .. } => {
+            (State::Warning, format!("{} ({trouble}): {said}", text(Text::EventWorkerTrouble)))
+        }
+        What::WorkerJobsLost { count, resubmitted, .. } => {
+            let jobs = fill(say(Saying::JobsWere), &[count]);
+            let back = fill(say(Saying::Resubmitted), &[resubmitted]);
+            (State::Warning, format!("{}: {jobs} ({back})", text(Text::EventWorkerJobsLost)))
+        }
+        What::WorkerJobSetAside { job, outcome, .. } => {
+            (State::Warning, format!("{}: {job}: {outcome}", text(Text::EventWorkerJobSetAside)))
+        }
+        What::WorkerOrder { verb, by, reason, refused, .. } => {
+            let by = fill(say(Saying::By), &[by]);
+            let why = reason.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+            let no = refused.as_ref().map(|no| format!(" ({})", fill(say(Saying::Refused), &[no])));
+            let state = if no.is_some() { State::Warning } else { State::Ok };
+            let no = no.unwrap_or_default();
+            (state, format!("{} {verb} {by}{why}{no}", text(Text::EventWorkerOrder)))
+        }
+        What::WorkerEvidence { restart, .. } => {
+            let number = fill(say(Saying::RestartNumber), &[restart]);
+            (State::Ok, format!("{} ({number})", text(Text::EventWorkerEvidence)))
+        }
+        _ => return None,
+    })
+}
+
+fn of_others(of: &Sources<'_>, what: &What) -> Option<(State, String)> {
+    let text = |text: Text| of.text(text).to_owned();
+    Some(match what {
+        What::AgentStarted { agent_version, .. } => {
+            (State::Ok, format!("{} {agent_version}", text(Text::AgentStarted)))
         }
         What::GpuDriverUnresponsive { function, .. } => {
             (State::Critical, format!("{}: {function}", text(Text::DriverUnresponsive)))
@@ -140,7 +212,10 @@ fn told(of: &Sources<'_>, stored: &crate::store::StoredEvent) -> Line {
             let state = if *action == RecoveryAction::None { State::Ok } else { State::Critical };
             (state, format!("{} GPU {gpu}: {}", text(Text::EventGpuRecoveryAction), action.word()))
         }
-        _ => (State::Unknown, text(Text::UnknownEvent)),
-    };
-    lines::line(of, stored.event.at, state, format!("{worker}{what}"), stored.node.as_str(), None, false)
+        _ => return None,
+    })
+}
+
+fn seconds(millis: u64) -> f64 {
+    std::time::Duration::from_millis(millis).as_secs_f64()
 }

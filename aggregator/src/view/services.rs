@@ -175,6 +175,10 @@ fn worker_tile(of: &Sources<'_>, node: &Node, worker: &Worker) -> Tile {
         (Presence::Stale, _) => (State::Critical, Some(Text::Stale)),
         (Presence::NeverSeen, _) => (State::Unknown, Some(Text::NeverSeen)),
         (Presence::Live, Some(true)) => (State::Ok, None),
+        (Presence::Live, _) if worker.left_alone => (State::Warning, Some(Text::LeftAlone)),
+        (Presence::Live, Some(false)) if worker.breaker_open == Some(true) => {
+            (State::Critical, Some(Text::RestartedTooOften))
+        }
         (Presence::Live, Some(false)) => (State::Critical, Some(Text::NotReady)),
         (Presence::Live, None) => (State::Warning, Some(Text::Loading)),
     };
@@ -186,6 +190,9 @@ fn worker_tile(of: &Sources<'_>, node: &Node, worker: &Worker) -> Tile {
         // Which GPU a worker uses is not told: on a node with one it can be no other.
         None => node.gpus.len() == 1,
     };
+    if worker.held == Some(true) {
+        tile.raise(State::Warning, of.text(Text::Held), None);
+    }
     node.gpus.iter().filter(own).for_each(|gpu| by_load(of, &mut tile, gpu));
     tile
 }

@@ -361,6 +361,42 @@ fn a_panel_without_a_source_says_so_and_what_to_configure() {
     assert_eq!(fleet.view().state, State::Unknown, "an empty fleet is not well");
 }
 
+/// Rows of a worker that does not run.
+fn down(held: f64, breaker: f64) -> Vec<Row<'static>> {
+    vec![
+        ("worker_restarts_total", WORKER, Ok(4.0)),
+        ("worker_ready", WORKER, Ok(0.0)),
+        ("worker_held", WORKER, Ok(held)),
+        ("worker_restart_breaker_open", WORKER, Ok(breaker)),
+    ]
+}
+
+#[test]
+fn a_worker_that_is_left_alone_or_was_restarted_too_often_says_so_on_its_tile() {
+    let worker = || WorkerId::new("w").unwrap();
+    let exited = |attempt| What::WorkerExited {
+        worker: worker(),
+        pid: Some(7),
+        reason: "exit code 0".into(),
+        attempt,
+        restart_in_ms: 0,
+    };
+    let alone = || What::WorkerLeftAlone { worker: worker(), reason: "it was stopped by hand".into() };
+    let fleet = |rows: &[Row<'_>]| Fleet::new(&[]).node("gpu-03", rows).event("gpu-03", 9, exited(0));
+    let said = fleet(&down(0.0, 0.0)).event("gpu-03", 9, alone()).stands("pyannote #3");
+    assert_eq!(said, (State::Warning, "停止・自動復旧なし".to_owned()));
+    let said = fleet(&down(0.0, 1.0)).stands("pyannote #3");
+    assert_eq!(said, (State::Critical, "再起動が多すぎます".to_owned()));
+    let mut ready = down(1.0, 0.0);
+    ready[1].2 = Ok(1.0);
+    assert_eq!(fleet(&ready).stands("pyannote #3"), (State::Warning, "保留中".to_owned()));
+    // Started again: what was told before is over.
+    let started = What::WorkerStarted { worker: worker(), pid: 8 };
+    let back = fleet(&down(0.0, 0.0)).event("gpu-03", 9, alone()).event("gpu-03", 5, started);
+    assert_eq!(back.stands("pyannote #3").0, State::Critical);
+    assert_eq!(back.view().nodes[0].workers[0].pid, Some(8));
+}
+
 #[test]
 fn a_part_shows_the_raw_number_beside_the_words() {
     let rows: &[Row<'_>] = &[
