@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use diarwatch_shared::clock::{self, UnixMicros};
 use diarwatch_shared::node::WorkerId;
-use serde::Deserialize;
+use diarwatch_shared::reading::Missing;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -34,7 +35,7 @@ pub const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// The same for an order: its worker may just be starting.
 pub const ORDER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of the reason that a person gives with an order.
-const REASON_BYTES_MAX: usize = 512;
+pub const REASON_BYTES_MAX: usize = 512;
 
 #[derive(Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
@@ -68,6 +69,24 @@ enum Question {
         reason: Option<String>,
     },
 }
+
+/// Why there is no answer, in a word for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Code {
+    /// The question is none that this agent knows.
+    NotUnderstood,
+    /// Who asks may not give orders.
+    NoPermission,
+    /// No worker has that name.
+    NoSuchWorker,
+    /// The worker's task refused the order.
+    Refused,
+    /// It may be taken later.
+    TryAgain,
+}
+
+type Problem = (Code, String);
 
 /// Opens the socket. One that a dead agent left behind is replaced; one that another living agent
 /// answers on, and anything that is no socket, is left alone.
@@ -143,15 +162,14 @@ async fn answer(mut stream: UnixStream, board: &Board, orders: &Orders) -> io::R
             let reason = reason.map(|reason| cut(&reason));
             let answer = timeout(ORDER_TIMEOUT, order(uid, (worker, verb, now), reason, board, orders)).await;
             let late = || {
-                Err(format!(
-                    "no answer within {} s: the worker is being started or looked for",
-                    ORDER_TIMEOUT.as_secs()
-                ))
+                let seconds = ORDER_TIMEOUT.as_secs();
+                let text = format!("no answer within {seconds} s: the worker is being started or looked for");
+                Err((Code::TryAgain, text))
             };
             told(answer.unwrap_or_else(|_| late()))
         }
         Ok(question) => reply(question, board),
-        Err(error) => told(Err(format!("question is not understood: {error}"))),
+        Err(error) => told(Err((Code::NotUnderstood, format!("question is not understood: {error}")))),
     };
     let answer = answer.map_err(io::Error::other)?;
     let write = async {
@@ -162,10 +180,12 @@ async fn answer(mut stream: UnixStream, board: &Board, orders: &Orders) -> io::R
 }
 
 /// An order's answer, or a problem, as a document.
-fn told(answer: Result<Value, String>) -> serde_json::Result<Vec<u8>> {
+fn told(answer: Result<Value, Problem>) -> serde_json::Result<Vec<u8>> {
     match answer {
-        Ok(done) => serde_json::to_vec(&json!({ "schema": 1, "kind": "order", "order": done })),
-        Err(problem) => serde_json::to_vec(&json!({ "schema": 1, "kind": "error", "problem": problem })),
+        Ok(done) => serde_json::to_vec(&done),
+        Err((code, problem)) => {
+            serde_json::to_vec(&json!({ "schema": 1, "kind": "error", "code": code, "problem": problem }))
+        }
     }
 }
 
@@ -175,14 +195,33 @@ async fn order(
     reason: Option<String>,
     board: &Board,
     orders: &Orders,
-) -> Result<Value, String> {
+) -> Result<Value, Problem> {
     let operators = board.read(|board| board.operators.clone());
     let own = rustix::process::getuid().as_raw();
-    let by = authority::may_order(uid, own, &operators, &authority::passwd())?;
+    let by = authority::may_order(uid, own, &operators, &authority::passwd())
+        .map_err(|problem| (Code::NoPermission, problem))?;
     let (answer, answered) = oneshot::channel();
     let not_after = clock::now().plus(ORDER_TIMEOUT);
-    orders.put(Order { worker, verb, now, by, reason, not_after, answer })?;
-    answered.await.unwrap_or_else(|_| Err(String::from("the agent ends")))
+    let order = Order { worker: worker.clone(), verb, now, by, reason, not_after, answer };
+    orders.put(order).map_err(|problem| (Code::TryAgain, problem))?;
+    let done = answered.await.map_err(|_| (Code::TryAgain, String::from("the agent ends")))?;
+    let (node, known) = board
+        .read(|board| (board.node.to_string(), board.workers.iter().any(|known| known.worker == worker)));
+    let done = done.map_err(|problem| (if known { Code::Refused } else { Code::NoSuchWorker }, problem))?;
+    Ok(ordered(&node, &worker, verb, &done))
+}
+
+/// What an order brought. That nobody knows which jobs are under way is told as such.
+fn ordered(node: &str, worker: &WorkerId, verb: Verb, done: &Value) -> Value {
+    let jobs = done.get("jobs_under_way");
+    let reasons = match jobs {
+        Some(Value::Null) => json!({ "/jobs_under_way": Missing::NotSupported.word() }),
+        _ => json!({}),
+    };
+    json!({
+        "schema": 1, "kind": "order", "node": node, "worker": worker, "verb": verb,
+        "done": done.get("done"), "jobs_under_way": jobs, "reasons": reasons,
+    })
 }
 
 /// What a person wrote, as one bounded line.
@@ -212,19 +251,34 @@ fn reply(question: Question, board: &Board) -> serde_json::Result<Vec<u8>> {
         }
         Question::Config => serde_json::to_vec(&board.read(|board| board.config.clone())),
         Question::Why { worker } => why(&worker, board),
-        Question::Order { .. } => told(Err(String::from("an order is not answered from the board"))),
+        Question::Order { .. } => {
+            told(Err((Code::NotUnderstood, String::from("an order is not answered from the board"))))
+        }
     }
 }
 
 fn why(worker: &str, board: &Board) -> serde_json::Result<Vec<u8>> {
-    let found = board.read(|board| {
-        let known = board.workers.iter().find(|known| known.worker.as_str() == worker);
-        known.map(|known| (board.node.to_string(), known.service.clone(), known.why.clone()))
+    let known = board.read(|board| {
+        let known = board.workers.iter().find(|known| known.worker.as_str() == worker).cloned();
+        known.map(|known| (board.node.to_string(), known))
     });
-    match found {
-        Some((node, service, why)) => serde_json::to_vec(&json!({
-            "schema": 1, "kind": "why", "node": node, "worker": worker, "service": service, "why": why,
-        })),
-        None => told(Err(format!("no worker of this node is called `{worker}`"))),
+    let Some((node, status)) = known else {
+        return told(Err((Code::NoSuchWorker, format!("no worker of this node is called `{worker}`"))));
+    };
+    let why = &status.why;
+    let mut reasons = serde_json::Map::new();
+    let mut missing = |key: &str, why: Missing| {
+        reasons.insert(format!("/why/{key}"), why.word().into());
+    };
+    if why.gpu_memory_bytes.is_none() {
+        missing("gpu_memory_bytes", Missing::NotYet);
     }
+    if why.jobs_under_way.is_none() {
+        missing("jobs_under_way", Missing::NotSupported);
+    }
+    serde_json::to_vec(&json!({
+        "schema": 1, "kind": "why", "node": node, "worker": worker, "service": status.service,
+        "now_us": clock::now(), "since_us": status.since, "last_exit": status.last_exit,
+        "why": why, "reasons": reasons,
+    }))
 }

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::board::{Gpu, GpuProcess, Link, Snapshot, SpoolState};
 use crate::figures::FigureStatus;
+use crate::judge::Phase;
 use crate::queue::QueueStatus;
 use crate::sample::gpu::DriverState;
 use crate::sample::gpu::errors::Xid;
@@ -58,7 +59,7 @@ pub struct Status {
     xids: VecDeque<Xid>,
     /// Why the kernel's log cannot be read for them.
     kernel_log_problem: Option<String>,
-    workers: Vec<WorkerStatus>,
+    workers: Vec<WorkerRow>,
     queues: Vec<QueueStatus>,
     services: Vec<ServiceStatus>,
     figures: Vec<FigureStatus>,
@@ -68,6 +69,23 @@ pub struct Status {
     ticks_rejected: u64,
     /// Why the last reload of the configuration was refused.
     config_problem: Option<String>,
+}
+
+/// A worker, and why it is left alone or nothing is known of it.
+#[derive(Debug, Serialize)]
+struct WorkerRow {
+    #[serde(flatten)]
+    status: WorkerStatus,
+    reason: Option<String>,
+}
+
+impl From<&WorkerStatus> for WorkerRow {
+    fn from(status: &WorkerStatus) -> Self {
+        // Of a live one the last probe says why.
+        let apart = matches!(status.phase, Phase::LeftAlone | Phase::Unknown);
+        let reason = status.why.reason.clone().filter(|_| apart);
+        Self { status: status.clone(), reason }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -139,7 +157,7 @@ pub fn of(snapshot: &Snapshot) -> Status {
         gpus: snapshot.gpus.iter().map(gpu).collect(),
         xids: snapshot.xids.clone(),
         kernel_log_problem: snapshot.kernel_log_problem.clone(),
-        workers: snapshot.workers.clone(),
+        workers: snapshot.workers.iter().map(WorkerRow::from).collect(),
         queues: snapshot.queues.clone(),
         services: snapshot.services.clone(),
         figures: snapshot.figures.clone(),

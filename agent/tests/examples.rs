@@ -67,6 +67,18 @@ fn examples(page: &str) -> Vec<String> {
     part.lines().filter_map(line).collect()
 }
 
+/// An order of the example before is over: nobody holds the worker, and it is ready.
+fn settle(world: &World) {
+    for verb in ["release", "resume"] {
+        world.says(&["worker", verb, "pyannote-1"]);
+    }
+    world.agent.until("the worker is as it was", |status| {
+        let worker = &status["workers"][0];
+        let apart = worker["held_by"].is_string() || worker["drained_by"].is_string();
+        (worker["phase"] == "ready" && !apart).then_some(())
+    });
+}
+
 #[test]
 fn every_example_of_the_manual_runs() {
     let world = World::start();
@@ -94,6 +106,7 @@ fn every_example_of_the_manual_runs() {
                 continue;
             }
             drop(std::fs::remove_file(world.node.path("new.toml")));
+            settle(&world);
             let expected = FINDS.iter().find(|(line, _)| *line == example).map_or(0, |(_, code)| *code);
             let output = until("the example ends", || Some(command.output().unwrap()));
             let talk = String::from_utf8_lossy(&output.stderr);
@@ -114,6 +127,8 @@ fn there_is_a_page_and_a_word_of_completion_for_every_command() {
         "diarwatch-status",
         "diarwatch-gpu-show",
         "diarwatch-worker-history",
+        "diarwatch-worker-restart",
+        "diarwatch-why",
         "diarwatch-config-show",
     ] {
         assert!(world.node.path(&format!("pages/{name}.1")).exists(), "{name}");

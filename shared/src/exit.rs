@@ -37,7 +37,10 @@ impl Exit {
         (Self::Warning, "found something that a person should look at (doctor, status --exit-code)"),
         (Self::Critical, "found a failure (doctor, status --exit-code), or a service failed while it ran"),
         (Self::Unknown, "asked for something that does not exist; status --exit-code: not known yet"),
-        (Self::Refused, "not done: something is in the way, such as a file that would be overwritten"),
+        (
+            Self::Refused,
+            "not done: something is in the way, such as a file that is there, or a worker that is held",
+        ),
         (Self::Usage, "wrong command line"),
         (Self::BadData, "wrong data: a rule file, or an answer that is not understood"),
         (Self::Unreachable, "the agent or the aggregator does not answer"),

@@ -50,12 +50,24 @@ pub(super) fn ask(socket: &Path, question: &Value, timeout: Duration) -> Result<
     })?;
     let text = |key: &str| document.get(key).and_then(Value::as_str);
     match text("problem").filter(|_| text("kind") == Some("error")) {
-        Some(problem) => {
-            let hint = "sudo systemctl restart diarwatch-agent   (it may be older than this command)";
-            Err(Trouble::new(Exit::BadData, problem, hint))
-        }
+        Some(problem) => Err(refused(text("code"), problem)),
         None => Ok(document),
     }
+}
+
+/// A problem that the agent told; what to type about a refusal knows who asked.
+fn refused(code: Option<&str>, problem: &str) -> Trouble {
+    let exit = match code {
+        Some("no_permission") => Exit::NoPermission,
+        Some("no_such_worker") => Exit::Unknown,
+        Some("refused") => Exit::Refused,
+        Some("try_again") => Exit::Temporary,
+        _ => {
+            let hint = "sudo systemctl restart diarwatch-agent   (it may be older than this command)";
+            return Trouble::new(Exit::BadData, problem, hint);
+        }
+    };
+    Trouble { problem: problem.to_owned(), hint: None, exit }
 }
 
 fn exchange(socket: &Path, question: &Value, timeout: Duration) -> io::Result<Vec<u8>> {

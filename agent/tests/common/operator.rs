@@ -48,7 +48,8 @@ impl World {
         node.more.push_str(&format!(
             "[[worker]]\nname = \"pyannote-1\"\nservice = \"話者分離 #1\"\ndriver = \"child\"\n\
              command = [\"/bin/sleep\", \"600\"]\n\
-             readiness = {{ url = \"{http}/ready\", json_pointer = \"/status\", equals = \"ready\" }}\n"
+             readiness = {{ url = \"{http}/ready\", json_pointer = \"/status\", equals = \"ready\" }}\n\
+             stop = {{ take_out = {{ command = [\"/bin/true\"] }}, put_back = {{ command = [\"/bin/true\"] }} }}\n"
         ));
         let agent = node.run();
         agent.until("the worker is ready", |status| (status["workers"][0]["ready"] == true).then_some(()));

@@ -52,6 +52,9 @@ pub(super) struct Common {
     /// For the whole answer.
     #[arg(long, global = true, env = "DIARWATCH_TIMEOUT", default_value = "2s", value_parser = parse_timeout, value_name = "DURATION")]
     pub(super) timeout: Duration,
+    /// Whether `timeout` is a person's own.
+    #[arg(skip)]
+    pub(super) timeout_given: bool,
     /// Ask the aggregator about all nodes instead of this node's agent.
     #[arg(long, global = true)]
     pub(super) fleet: bool,

@@ -6,14 +6,14 @@ use std::time::Duration;
 use clap::Args;
 use diarwatch_shared::clock::{self, UnixMicros};
 use diarwatch_shared::exit::Exit;
-use diarwatch_shared::texts::{Lang, Text};
+use diarwatch_shared::texts::Text;
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, show};
+use super::answer::{Answer, Screen, show};
 use super::common::{Common, Form};
+use super::event_words::{judged, say};
 use super::output::{Cell, Column, Table, put};
-use super::paint::Level;
-use super::values::wait;
+use super::paint::{Level, Tone};
 use crate::cli::ask::Trouble;
 
 /// Between two looks of `--follow`.
@@ -43,19 +43,53 @@ pub(super) fn run(options: &Options, common: &Common) -> Exit {
     if options.follow {
         follow(options.worker.as_deref(), common)
     } else {
-        list(common, options.worker.as_deref(), false)
+        list(common, options.worker.as_deref())
     }
 }
 
-/// What happened, of one worker where one is named, of workers alone where that is asked.
-pub(super) fn list(common: &Common, worker: Option<&str>, workers_only: bool) -> Exit {
+/// What happened, of one worker where one is named.
+fn list(common: &Common, worker: Option<&str>) -> Exit {
+    show(common, || {
+        let (node, events) = ask(common, since(common), worker)?;
+        Ok(answer(node, &events, common))
+    })
+}
+
+/// What happened to workers, or to one; with all evidence where that is asked.
+pub(super) fn history(common: &Common, worker: Option<&str>, evidence: bool) -> Exit {
     show(common, || {
         let (node, mut events) = ask(common, since(common), worker)?;
-        events.retain(|event| !workers_only || event.get("worker").is_some());
-        let rows = table(&events, common);
-        let document = rows.to_document("events", &[("node", node)], "events");
-        Ok(Answer::list(document, rows, Text::NoEvents.in_lang(common.lang())))
+        events.retain(|event| event.get("worker").is_some());
+        let whole = if evidence { bundles(&events, common) } else { Vec::new() };
+        let mut answer = answer(node, &events, common);
+        if let (false, Some(rows)) = (whole.is_empty(), &answer.rows) {
+            let table = rows.to_text(common.form() == Form::Wide, common.width());
+            answer.screen = Screen::Text([vec![table], whole].concat().join("\n"));
+        }
+        Ok(answer)
     })
+}
+
+fn answer(node: Value, events: &[Value], common: &Common) -> Answer {
+    let rows = table(events, common);
+    let document = rows.to_document("events", &[("node", node)], "events");
+    Answer::list(document, rows, Text::NoEvents.in_lang(common.lang()))
+}
+
+/// All that was kept of each end, under its time and worker.
+fn bundles(events: &[Value], common: &Common) -> Vec<String> {
+    let mut lines = Vec::new();
+    for event in events {
+        let Some(bundle) = event.get("bundle") else { continue };
+        let at = UnixMicros(event.get("at").and_then(Value::as_u64).unwrap_or_default());
+        let worker = event.get("worker").and_then(Value::as_str).unwrap_or("?");
+        let title = Text::EventWorkerEvidence.in_lang(common.lang());
+        lines.push(String::new());
+        lines.push(Tone::Strong.mark(&format!("{title} {worker} {}", common.tz.date_time(at))));
+        let whole = serde_json::to_string_pretty(bundle).unwrap_or_default();
+        lines.extend(whole.lines().map(|line| Tone::Plain.mark(line)));
+    }
+    lines
 }
 
 fn since(common: &Common) -> UnixMicros {
@@ -156,7 +190,7 @@ fn row(event: &Value, common: &Common) -> Vec<Cell> {
         Some(value) => Cell::new(value.clone(), value.to_string()),
         None => Cell::none(),
     };
-    let (level, word) = word(kind, common.lang());
+    let (level, word) = judged(kind, &detail, common.lang());
     let said = say(&detail, fields.get("gpu"), common.lang());
     vec![
         Cell::new(at, common.tz.date_time(UnixMicros(at))),
@@ -172,7 +206,8 @@ pub(super) fn recent_problems(common: &Common, within: Duration, most: usize) ->
     let (_, events) = ask(common, clock::now().minus(within), None).unwrap_or_default();
     let bad = |event: &&Value| {
         let kind = event.get("kind").and_then(Value::as_str).unwrap_or_default();
-        word(kind, common.lang()).0 >= Level::Warning
+        let empty = Map::new();
+        judged(kind, event.as_object().unwrap_or(&empty), common.lang()).0 >= Level::Warning
     };
     let bad: Vec<Value> = events.iter().filter(bad).cloned().collect();
     let shown = bad.get(bad.len().saturating_sub(most)..).unwrap_or_default();
@@ -180,79 +215,9 @@ pub(super) fn recent_problems(common: &Common, within: Duration, most: usize) ->
     rows.lines().skip(1).map(str::to_owned).collect()
 }
 
-/// How bad a kind of event is, and what people call it; a kind of a later version by its name.
-pub(super) fn word(kind: &str, lang: Lang) -> (Level, String) {
-    let (level, text) = match kind {
-        "agent_started" => (Level::Ok, Text::EventAgentStarted),
-        "worker_started" => (Level::Ok, Text::EventWorkerStarted),
-        "worker_ready" => (Level::Ok, Text::EventWorkerReady),
-        "worker_not_ready" => (Level::Warning, Text::EventWorkerNotReady),
-        "worker_start_overdue" => (Level::Warning, Text::EventWorkerStartOverdue),
-        "worker_exited" => (Level::Critical, Text::EventWorkerExited),
-        "gpu_driver_unresponsive" => (Level::Critical, Text::DriverUnresponsive),
-        "gpu_driver_recovered" => (Level::Ok, Text::EventDriverRecovered),
-        "gpu_driver_absent" => (Level::Warning, Text::NoDriver),
-        "gpu_xid" => (Level::Warning, Text::EventGpuXid),
-        "gpu_recovery_action" => (Level::Warning, Text::EventGpuRecoveryAction),
-        other => return (Level::Unknown, other.replace('_', " ")),
-    };
-    (level, text.in_lang(lang).to_owned())
-}
-
-/// What else is known of an event: its reason first, then numbers with their names.
-pub(super) fn say(detail: &Map<String, Value>, gpu: Option<&Value>, lang: Lang) -> String {
-    let reason = detail.get("reason").and_then(Value::as_str).map(str::to_owned);
-    let gpu = gpu.map(|gpu| format!("GPU {gpu}"));
-    let rest = detail.iter().filter(|(key, _)| *key != "reason").map(|(key, value)| {
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let ms = value.as_f64().map(wait).unwrap_or_default();
-        match key.as_str() {
-            "pid" => format!("PID {text}"),
-            "load_ms" => format!("{} {ms}", Text::LoadTime.in_lang(lang)),
-            "down_ms" => format!("{} {ms}", Text::DownTime.in_lang(lang)),
-            "waited_ms" => format!("{} {ms}", Text::WaitedTime.in_lang(lang)),
-            "restart_in_ms" => format!("{} {ms}", Text::NextStart.in_lang(lang)),
-            "attempt" => format!("{} {text}", Text::Restarts.in_lang(lang)),
-            "agent_version" | "text" | "uuid" => text,
-            "code" => format!("XID {text}"),
-            "action" => action(&text, lang),
-            other => format!("{other} {text}"),
-        }
-    });
-    reason.into_iter().chain(gpu).chain(rest).collect::<Vec<_>>().join("  ")
-}
-
-/// What an XID calls for, or the driver wants; a word of a later version as it is.
-pub(super) fn action(word: &str, lang: Lang) -> String {
-    let text = match word {
-        "restart_worker" => Text::ActionRestartWorker,
-        "reset_gpu" | "gpu_reset" => Text::ActionResetGpu,
-        "isolate" => Text::ActionIsolate,
-        "reboot" | "node_reboot" => Text::ActionReboot,
-        "drain_p2p" => Text::ActionDrain,
-        "drain_and_reset" => Text::ActionDrainAndReset,
-        "workflow" => Text::ActionWorkflow,
-        "watch" => Text::ActionWatch,
-        "ignore" | "none" => Text::ActionNone,
-        "unknown" => Text::Unknown,
-        other => return other.to_owned(),
-    };
-    text.in_lang(lang).to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_error_of_a_gpu_says_what_it_calls_for() {
-        let detail =
-            json!({ "code": 79, "pid": 7, "action": "reboot", "text": "GPU has fallen off the bus" });
-        let said = |lang| say(detail.as_object().unwrap(), Some(&json!(0)), lang);
-        assert_eq!(said(Lang::En), "GPU 0  reboot the node  XID 79  PID 7  GPU has fallen off the bus");
-        assert!(said(Lang::Ja).contains("ノードの再起動"), "{}", said(Lang::Ja));
-        assert_eq!(action("pray", Lang::En), "pray");
-    }
 
     #[test]
     fn an_event_is_shown_once_though_others_share_its_microsecond() {
@@ -262,12 +227,5 @@ mod tests {
         assert_eq!(seen.new_of(vec![event(5, "a"), event(5, "b")]), vec![event(5, "b")]);
         assert_eq!(seen.new_of(vec![event(5, "a"), event(5, "b"), event(6, "c")]), vec![event(6, "c")]);
         assert!(seen.new_of(vec![event(6, "c")]).is_empty());
-    }
-
-    #[test]
-    fn an_event_of_a_later_version_is_shown_by_its_name() {
-        assert_eq!(word("worker_levitated", Lang::Ja), (Level::Unknown, "worker levitated".to_owned()));
-        let detail = json!({ "height": 3, "reason": "magic" });
-        assert_eq!(say(detail.as_object().unwrap(), None, Lang::En), "magic  height 3");
     }
 }

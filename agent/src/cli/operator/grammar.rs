@@ -32,6 +32,7 @@ const ONE: &[Form] = &[Form::Table];
 
 const NOW: &[&str] = &["socket", "timeout", "watch", "lang", "tz", "color"];
 const ASKS: &[&str] = &["socket", "timeout", "lang", "tz", "color"];
+const ORDERS: &[&str] = &["socket", "timeout", "lang", "color"];
 const PAST: &[&str] = &["socket", "timeout", "since", "lang", "tz", "color"];
 const ANYWHERE: &[&str] = &["socket", "timeout", "watch", "lang", "tz", "color", "fleet", "aggregator"];
 const FLEET: &[&str] = &["timeout", "watch", "lang", "tz", "color", "fleet", "aggregator"];
@@ -116,6 +117,77 @@ pub(super) const LEAVES: &[Leaf] = &[
         examples: &[
             ("diarwatch worker history", "Starts, ends and recoveries of all workers."),
             ("diarwatch worker history pyannote-1 --since 1h", "Those of one worker in the last hour."),
+            (
+                "diarwatch worker history pyannote-1 --evidence",
+                "With all that was kept of the end of each process.",
+            ),
+        ],
+    },
+    Leaf {
+        words: "worker why",
+        forms: SCREEN,
+        takes: NOW,
+        kinds: &["why"],
+        examples: &[("diarwatch worker why pyannote-1", "The same as `diarwatch why pyannote-1`.")],
+    },
+    Leaf {
+        words: "worker restart",
+        forms: ALL,
+        takes: ORDERS,
+        kinds: &["order"],
+        examples: &[
+            (
+                "diarwatch worker restart pyannote-1 --yes --reason 'new model'",
+                "Waits for its jobs, stops it, starts it again; who wanted it and why is an event.",
+            ),
+            (
+                "diarwatch worker restart pyannote-1 --yes --wait --timeout 5m",
+                "The same, and ends when it is ready again.",
+            ),
+        ],
+    },
+    Leaf {
+        words: "worker drain",
+        forms: ALL,
+        takes: ORDERS,
+        kinds: &["order"],
+        examples: &[(
+            "diarwatch worker drain pyannote-1",
+            "Takes it out of its balancer, as [worker.stop] take_out says; it goes on running.",
+        )],
+    },
+    Leaf {
+        words: "worker resume",
+        forms: ALL,
+        takes: ORDERS,
+        kinds: &["order"],
+        examples: &[("diarwatch worker resume pyannote-1", "Puts it back after a drain.")],
+    },
+    Leaf {
+        words: "worker hold",
+        forms: ALL,
+        takes: ORDERS,
+        kinds: &["order"],
+        examples: &[(
+            "diarwatch worker hold pyannote-1 --reason 'debugging'",
+            "From now on the agent neither stops nor starts it, until it is released.",
+        )],
+    },
+    Leaf {
+        words: "worker release",
+        forms: ALL,
+        takes: ORDERS,
+        kinds: &["order"],
+        examples: &[("diarwatch worker release pyannote-1", "The agent looks after it again.")],
+    },
+    Leaf {
+        words: "why",
+        forms: SCREEN,
+        takes: NOW,
+        kinds: &["why"],
+        examples: &[
+            ("diarwatch why pyannote-1", "What is seen of it, what was decided and why, what comes next."),
+            ("diarwatch why pyannote-1 --lang ja", "In Japanese."),
         ],
     },
     Leaf {
@@ -250,6 +322,8 @@ pub(super) fn check(leaf: &Leaf, matches: &ArgMatches, common: &mut Common) -> R
     if typed("json") && typed("output") && common.output != Form::Json {
         return Err(refuse(leaf, "json", "`--output` asks for another form"));
     }
+    common.timeout_given =
+        matches!(matches.value_source("timeout"), Some(ValueSource::CommandLine | ValueSource::EnvVariable));
     let form = common.form();
     if !leaf.forms.contains(&form) {
         if typed("json") || typed("output") {
@@ -298,6 +372,7 @@ fn why_not(leaf: &Leaf, flag: &str) -> &'static str {
             "it is about the past; see `diarwatch events --follow`"
         }
         "watch" if ["top", "tail"].contains(&leaf.words) => "it is live already",
+        "watch" if leaf.kinds == ["order"] => "it is done once; see `diarwatch why NAME --watch`",
         "watch" => "it looks once",
         "since" if leaf.words == "tail" => "it shows what is taken from now on",
         "since" => "it is about now, not about the past",
@@ -376,6 +451,8 @@ mod tests {
             ("diarwatch events -w", "--follow"),
             ("diarwatch top -w", "live already"),
             ("diarwatch gpu --since 1h", "about now"),
+            ("diarwatch worker hold w -w", "done once"),
+            ("diarwatch why w -o csv", "table, wide, json, ndjson"),
             ("diarwatch gpu --fleet", "this node only"),
             ("diarwatch nodes --socket x", "asks the aggregator"),
             ("diarwatch status --fleet --socket x", "asks the aggregator"),

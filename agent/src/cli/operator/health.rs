@@ -2,12 +2,13 @@
 //! words. Pure; what a document does not say is not known, never well.
 
 use diarwatch_shared::exit::Exit;
-use diarwatch_shared::texts::{Lang, Text};
+use diarwatch_shared::texts::workers::Saying;
+use diarwatch_shared::texts::{Lang, Text, fill};
 use serde_json::Value;
 
 use super::paint::Level;
-use super::values::Place;
-use super::{events, gpu, queue, worker};
+use super::values::{Place, wait};
+use super::{event_words, gpu, queue, worker};
 
 /// One thing that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ pub(super) fn findings(document: &Value, lang: Lang) -> Vec<Finding> {
     found.extend(root.items("gpus").iter().filter_map(gpu_finding));
     found.extend(root.items("gpus").iter().filter_map(|gpu| recovery_finding(gpu, lang)));
     found.extend(spool(&root.at("spool"), lang));
-    found.extend(root.items("workers").iter().filter_map(|worker| worker_finding(worker, lang)));
+    found.extend(root.items("workers").iter().flat_map(|worker| worker_findings(worker, lang)));
     found.extend(root.items("queues").iter().filter_map(|queue| queue_finding(queue, lang)));
     found.extend(root.items("services").iter().filter_map(service));
     found.sort_by_key(|finding| std::cmp::Reverse(finding.level));
@@ -92,7 +93,7 @@ fn recovery_finding(gpu: &Place, lang: Lang) -> Option<Finding> {
     let action = gpu.text("recovery_action").filter(|action| *action != "none")?;
     let index = gpu.get("index").as_u64().unwrap_or_default();
     let title = Text::EventGpuRecoveryAction.in_lang(lang);
-    let text = format!("GPU {index}: {title}: {}", events::action(action, lang));
+    let text = format!("GPU {index}: {title}: {}", event_words::action(action, lang));
     Some(Finding { level: Level::Critical, text })
 }
 
@@ -108,13 +109,30 @@ fn spool(spool: &Place, lang: Lang) -> Vec<Finding> {
     problem.into_iter().chain(lost).collect()
 }
 
-fn worker_finding(worker: &Place, lang: Lang) -> Option<Finding> {
+/// What is wrong with a worker, and what a person did to it.
+fn worker_findings(worker: &Place, lang: Lang) -> Vec<Finding> {
     let (level, word) = worker::level(worker);
-    let verdict = worker.at("last_probe").text("verdict").filter(|verdict| *verdict != "ready");
-    let why = worker.text("last_exit").filter(|_| verdict.is_none()).or(verdict);
-    let why = why.map_or_else(String::new, |why| format!(" ({why})"));
     let service = worker.text("service").or(worker.text("worker")).unwrap_or("?");
-    (level != Level::Ok).then(|| Finding { level, text: format!("{service} {}{why}", word.in_lang(lang)) })
+    let say = |saying: Saying, value: &str| format!("{service} {}", fill(saying.in_lang(lang), &[&value]));
+    let too_often = worker.get("breaker_open").as_bool() == Some(true);
+    let next = worker.get("next_start_in_ms").as_f64().filter(|_| too_often);
+    let of_phase = match (worker.text("phase"), worker.text("reason"), next) {
+        (Some("left_alone"), reason, _) => say(Saying::LeftAloneFor, reason.unwrap_or("-")),
+        (Some("unknown"), reason, _) => say(Saying::ManagerMute, reason.unwrap_or("-")),
+        (Some("waiting"), _, Some(ms)) => say(Saying::TooOften, &wait(ms)),
+        _ => {
+            let verdict = worker.at("last_probe").text("verdict").filter(|verdict| *verdict != "ready");
+            let why = worker.text("last_exit").filter(|_| verdict.is_none()).or(verdict);
+            let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+            format!("{service} {}{why}", word.in_lang(lang))
+        }
+    };
+    let mut found: Vec<Finding> =
+        (level != Level::Ok).then_some(Finding { level, text: of_phase }).into_iter().collect();
+    for (key, saying) in [("held_by", Saying::HeldByWhom), ("drained_by", Saying::DrainedByWhom)] {
+        found.extend(worker.text(key).map(|by| Finding { level: Level::Warning, text: say(saying, by) }));
+    }
+    found
 }
 
 fn queue_finding(queue: &Place, lang: Lang) -> Option<Finding> {
@@ -165,6 +183,25 @@ mod tests {
         assert_eq!(with("/driver/state", json!("starting")), Exit::Unknown);
         assert_eq!(with("/spool/frames_lost", json!(3)), Exit::Warning);
         assert_eq!(with("/kind", json!("poem")), Exit::Unknown);
+    }
+
+    #[test]
+    fn what_a_person_did_to_a_worker_and_what_is_left_alone_is_said_with_its_reason() {
+        let with = |worker: Value| {
+            let mut document = well();
+            document["workers"][0] = worker;
+            let found = findings(&document, Lang::En);
+            found.into_iter().map(|finding| (finding.level, finding.text)).collect::<Vec<_>>()
+        };
+        let warning = |text: &str| vec![(Level::Warning, text.to_owned())];
+        let held = json!({ "service": "p", "phase": "ready", "ready": true, "held_by": "alice" });
+        assert_eq!(with(held), warning("p held by alice: the agent touches it no more"));
+        let alone = json!({ "service": "p", "phase": "left_alone", "ready": false, "reason": "it was stopped by hand" });
+        assert_eq!(with(alone), warning("p is left alone: it was stopped by hand"));
+        let mute = json!({ "service": "p", "phase": "unknown", "ready": true, "reason": "no answer" });
+        assert_eq!(with(mute), warning("p manager does not answer: no answer"));
+        let often = json!({ "service": "p", "phase": "waiting", "ready": false, "breaker_open": true, "next_start_in_ms": 240_000 });
+        assert_eq!(with(often), [(Level::Critical, "p restarted too often, next try in 4m00s".to_owned())]);
     }
 
     #[test]

@@ -6,12 +6,14 @@ mod answer;
 mod common;
 mod config;
 mod doctor;
+mod event_words;
 mod events;
 mod fleet;
 mod gpu;
 mod grammar;
 mod health;
 mod manual;
+mod order;
 mod output;
 mod paint;
 mod queue;
@@ -20,6 +22,7 @@ mod status;
 mod tail;
 mod top;
 mod values;
+mod why;
 mod worker;
 
 use std::ffi::OsString;
@@ -49,6 +52,8 @@ enum Command {
     Gpu(gpu::Options),
     /// The workers of this node, one, or what happened to them.
     Worker(worker::Options),
+    /// Why a worker is as it is: what is seen of it, what was decided, what comes next.
+    Why(why::Options),
     /// What waits, what is worked on, when nothing waits any more.
     Queue,
     /// What happened on this node since its agent started: the last thousand events.
@@ -101,6 +106,7 @@ fn run(arguments: &Arguments, tree: clap::Command) -> Exit {
         Some(Command::Top(options)) => top::run(options, common),
         Some(Command::Gpu(options)) => gpu::run(options, common),
         Some(Command::Worker(options)) => worker::run(options, common),
+        Some(Command::Why(options)) => why::run(options, common),
         Some(Command::Queue) => queue::run(common),
         Some(Command::Events(options)) => events::run(options, common),
         Some(Command::Tail(options)) => tail::run(options, common),

@@ -38,11 +38,13 @@ schemas![
     "gpus",
     "node",
     "nodes",
+    "order",
     "queue",
     "queues",
     "sample",
     "setting",
     "status",
+    "why",
     "worker",
     "workers",
 ];

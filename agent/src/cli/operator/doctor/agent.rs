@@ -251,11 +251,16 @@ fn judge_workers(status: &Value, now_us: u64) -> Finding {
     }
     let name = |worker: &Value| worker["worker"].as_str().unwrap_or("?").to_owned();
     let since = |worker: &Value| worker["since_us"].as_u64().or_else(|| worker["since"].as_u64());
+    let apart = |worker: &Value| worker["phase"] == "left_alone" || worker["phase"] == "unknown";
     let late = |worker: &&Value| {
         let loading = since(worker).map_or(0, |since| now_us.saturating_sub(since));
-        worker["ready"].is_null() && u128::from(loading) > LOADING_MAX.as_micros()
+        let starts = worker["ready"].is_null() && !apart(worker);
+        starts && u128::from(loading) > LOADING_MAX.as_micros()
     };
     let reason = |worker: &Value| {
+        if let Some(reason) = worker["reason"].as_str() {
+            return reason.to_owned();
+        }
         let exit = worker["last_exit"].as_str();
         let probe = worker.pointer("/last_probe/verdict").and_then(Value::as_str);
         let text = if worker["pid"].is_null() { exit.or(probe) } else { probe.or(exit) };
@@ -263,10 +268,14 @@ fn judge_workers(status: &Value, now_us: u64) -> Finding {
     };
     let logs = |worker: &Value| {
         let name = word(name(worker));
-        format!("diarwatch worker show {name}; journalctl -u diarwatch-agent WORKER={name} -n 50")
+        format!("diarwatch why {name}; journalctl -u diarwatch-agent WORKER={name} -n 50")
     };
-    if let Some(worker) = workers.iter().find(|worker| worker["ready"] == false) {
+    if let Some(worker) = workers.iter().find(|worker| worker["ready"] == false && !apart(worker)) {
         return Finding::fail(Text::DoctorWorkerNotReady, &[&name(worker), &reason(worker)], logs(worker));
+    }
+    if let Some(worker) = workers.iter().find(|worker| worker["phase"] == "unknown") {
+        let text = Text::DoctorWorkerUnknown;
+        return Finding::fail(text, &[&name(worker), &reason(worker)], logs(worker));
     }
     if let Some(worker) = workers.iter().find(late) {
         let minutes = LOADING_MAX.as_secs() / 60;
@@ -275,6 +284,15 @@ fn judge_workers(status: &Value, now_us: u64) -> Finding {
             &[&name(worker), &minutes, &reason(worker)],
             logs(worker),
         );
+    }
+    if let Some(worker) = workers.iter().find(|worker| worker["phase"] == "left_alone") {
+        let mend = format!("diarwatch worker restart {}", word(name(worker)));
+        return Finding::warn(Text::DoctorWorkerLeftAlone, &[&name(worker), &reason(worker)], mend);
+    }
+    if let Some(worker) = workers.iter().find(|worker| worker["held_by"].is_string()) {
+        let by = worker["held_by"].as_str().unwrap_or("?");
+        let mend = format!("diarwatch worker release {}", word(name(worker)));
+        return Finding::warn(Text::DoctorWorkerHeld, &[&name(worker), &by], mend);
     }
     let ready = workers.iter().filter(|worker| worker["ready"] == true).count();
     Finding::pass(Text::DoctorWorkersReady, &[&ready, &workers.len()])
@@ -341,6 +359,22 @@ mod tests {
         assert_eq!(judge(loads(590_000_000)).verdict, Verdict::Pass);
         assert_eq!(judge(loads(10_000_000)).verdict, Verdict::Warn);
         assert_eq!(judge_workers(&json!({}), 0).verdict, Verdict::Skip);
+    }
+
+    #[test]
+    fn a_worker_that_a_person_stopped_or_holds_is_a_warning_with_the_way_back() {
+        let judge = |worker: Value| judge_workers(&json!({ "workers": [worker] }), 600_000_000);
+        let alone = judge(
+            json!({ "worker": "w", "phase": "left_alone", "ready": false, "reason": "stopped by hand" }),
+        );
+        assert_eq!(
+            (alone.verdict, alone.mend.as_deref()),
+            (Verdict::Warn, Some("diarwatch worker restart w"))
+        );
+        assert!(format!("{alone:?}").contains("stopped by hand"));
+        let held = judge(json!({ "worker": "w", "phase": "ready", "ready": true, "held_by": "alice" }));
+        assert_eq!((held.verdict, held.mend.as_deref()), (Verdict::Warn, Some("diarwatch worker release w")));
+        assert_eq!(judge(json!({ "worker": "w", "phase": "unknown", "ready": null })).verdict, Verdict::Fail);
     }
 
     #[test]

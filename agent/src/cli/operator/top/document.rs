@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::cli::operator::paint::Level;
 use crate::cli::operator::values::Place;
-use crate::cli::operator::{events, gpu, queue, worker};
+use crate::cli::operator::{event_words, gpu, queue, worker};
 
 /// Rows of one kind; an agent has fewer.
 const ROWS_MAX: usize = 256;
@@ -213,7 +213,8 @@ fn worker_row(place: &Place) -> Worker {
         restarts: place.get("restarts").as_u64(),
         next_start_in_ms: place.get("next_start_in_ms").as_u64(),
         last_exit: text(place, "last_exit"),
-        verdict: text(&place.at("last_probe"), "verdict"),
+        // Why it is left alone, or nothing is known of it, goes before what its probe saw.
+        verdict: text(place, "reason").or_else(|| text(&place.at("last_probe"), "verdict")),
     }
 }
 
@@ -245,8 +246,8 @@ fn event_row(event: &Value, lang: Lang) -> Option<Event> {
     let named = ["at", "kind", "version", "worker", "gpu"];
     let rest = event.as_object()?.iter().filter(|(key, _)| !named.contains(&key.as_str()));
     let rest: Map<String, Value> = rest.map(|(key, value)| (key.clone(), value.clone())).collect();
-    let (level, word) = events::word(place.text("kind").unwrap_or("?"), lang);
-    let detail = events::say(&rest, event.get("gpu"), lang);
+    let (level, word) = event_words::judged(place.text("kind").unwrap_or("?"), &rest, lang);
+    let detail = event_words::say(&rest, event.get("gpu"), lang);
     Some(Event {
         at_us: place.get("at").as_u64()?,
         level,

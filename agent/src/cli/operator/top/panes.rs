@@ -186,8 +186,8 @@ impl Rows<'_, '_> {
         let whole = |whole: Option<u64>| whole.map_or_else(|| String::from("-"), |whole| whole.to_string());
         self.paint.text(at.pid, y, 8, &whole(worker.pid), Ink::Plain);
         self.paint.text(at.restarts, y, 9, &whole(worker.restarts), Ink::Plain);
-        // A process that is there and not ready says why itself.
-        let asked = worker.pid.is_some() && worker.level != Level::Ok;
+        // A process that is there and not ready says why itself; one that a person wants so, by that person.
+        let asked = (worker.pid.is_some() || !worker.waits) && worker.level != Level::Ok;
         let reason = worker.verdict.as_ref().filter(|_| asked).or(worker.last_exit.as_ref());
         self.paint.text(at.reason.0, y, at.reason.1, reason.map_or("-", String::as_str), Ink::Plain);
         self.y += 1;
