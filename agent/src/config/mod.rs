@@ -342,11 +342,42 @@ mod tests {
             .map(|text| text.replace(worker, "/bin/sh").replace("/opt/pyannote", "/"))
             .map(|text| parse(Path::new("docs/agent.toml"), &format!("{LEAST}{text}")).unwrap())
             .collect();
-        let said = whole.iter().find_map(|config| config.workers.first()).unwrap();
-        assert_eq!((said.backoff_max, said.readiness.failures), (Span::secs(120), 2));
+        let workers: Vec<&WorkerConfig> = whole.iter().flat_map(|config| &config.workers).collect();
+        assert_eq!(workers.len(), 3, "one with every key, and the two of the first users");
+        let said = workers[0];
+        let least = "[[worker]]\nname = \"w\"\ndriver = \"child\"\ncommand = [\"/bin/sh\"]\nreadiness = { url = \"http://127.0.0.1/\" }\n";
+        let least = parse(Path::new("agent.toml"), &format!("{LEAST}{least}")).unwrap().workers.remove(0);
+        let defaults = |worker: &WorkerConfig| {
+            let spans = [worker.startup_min, worker.startup_max, worker.backoff_base, worker.backoff_max];
+            let (readiness, more) =
+                (&worker.readiness, (worker.healthy_after, worker.stop_grace, worker.gpu));
+            let probe = (readiness.interval, readiness.timeout, readiness.failures, readiness.status);
+            let parts = (&worker.supervise, &worker.stop, &worker.proof, &worker.jobs, &worker.docker_socket);
+            format!("{spans:?} {more:?} {probe:?} {parts:?}")
+        };
+        assert_eq!(defaults(said), defaults(&least));
         let count = |of: fn(&Config) -> usize| whole.iter().map(of).sum::<usize>();
         assert!(count(|config| config.services.len()) > 0 && count(|config| config.figures.len()) >= 3);
         assert!(count(|config| config.queues.len()) >= 6);
+    }
+
+    #[test]
+    fn the_shipped_example_names_every_key_of_a_worker() {
+        let example = include_str!("../../../docs/agent.toml");
+        let text = "[[worker]]\nname = \"w\"\ndriver = \"child\"\ncommand = [\"/bin/sh\"]\nreadiness = { url = \"http://127.0.0.1/\" }\n\
+                    stop = { take_out = { command = [\"/bin/true\"] } }\n";
+        let worker = parse(Path::new("agent.toml"), &format!("{LEAST}{text}")).unwrap().workers.remove(0);
+        let mut missing = Vec::new();
+        let mut tables = vec![serde_json::to_value(worker).unwrap()];
+        while let Some(table) = tables.pop() {
+            for (key, value) in table.as_object().into_iter().flatten() {
+                if !example.contains(&format!("{key} = ")) && !example.contains(&format!("[worker.{key}]")) {
+                    missing.push(key.clone());
+                }
+                tables.push(value.clone());
+            }
+        }
+        assert!(missing.is_empty(), "docs/agent.toml does not name {missing:?}");
     }
 
     /// The tables that an example has as comments: from `# [[` on to the next line that is no comment.
