@@ -25,7 +25,7 @@ use crate::reload::{self, Plan};
 use crate::sample::{self, Input, Sink};
 use crate::spool::Handle;
 use crate::uplink::{self, Uplink};
-use crate::workers::Ground;
+use crate::workers::{Ground, Jobs};
 use crate::{StartError, ended, figures, queue, services};
 
 /// Outputs of the workers that may wait; events wait for room, statuses are sent again.
@@ -220,6 +220,7 @@ impl Ways {
             board: Some(self.board.clone()),
             leases: Leases,
             memory: Some(self.memory.clone()),
+            jobs: Some(Jobs::open(self.memory.join("_jobs.json"))),
         };
         (Crew::new(ground), forward)
     }

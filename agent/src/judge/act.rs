@@ -44,6 +44,13 @@ impl State {
             alive.progress.see(&views, now);
             alive.see_jobs(&views)
         });
+        if let Some(gpu) = views.ghost_gpu {
+            let text = format!(
+                "GPU {gpu} is fully busy with no process on it: a kernel was killed in the middle; opening and \
+                 closing one CUDA context clears that as a rule (python3 -c 'import torch; torch.cuda.init()')"
+            );
+            self.tell_trouble("gpu_ghost_load", &text, bench);
+        }
         self.views = views;
         if completed && self.alive().is_some_and(|alive| !alive.proven) {
             self.proven("it completed a job", bench);

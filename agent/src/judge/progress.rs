@@ -32,10 +32,10 @@ pub struct Views {
     pub jobs: Option<JobsView>,
     /// How long ago it wrote a line; none when none is known.
     pub silent_for: Option<Duration>,
+    /// A GPU that it used and that is fully busy with no process on it.
+    pub ghost_gpu: Option<u32>,
     /// A driver call does not return: nothing that uses the GPU may be started.
     pub driver_wedged: bool,
-    /// What the driver recommends for its GPU when that is not "nothing": reset, reboot.
-    pub gpu_unfit: Option<String>,
 }
 
 /// What a worker's processes do on GPUs.

@@ -101,11 +101,16 @@ fn read(path: &Path) -> Result<Option<Saved>, String> {
 }
 
 fn write(path: &Path, saved: &Saved) -> std::io::Result<()> {
+    write_whole(path, &serde_json::to_vec(saved).map_err(std::io::Error::other)?)
+}
+
+/// Writes a small file whole: the old one or the new one is there, whatever happens meanwhile.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(directory)?;
     let new = path.with_extension("json.new");
     let mut file = std::fs::File::create(&new)?;
-    file.write_all(&serde_json::to_vec(saved).map_err(std::io::Error::other)?)?;
+    file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&new, path)?;
     std::fs::File::open(directory)?.sync_all()

@@ -6,7 +6,10 @@
 //! A probe, a hook, a question to the fleet and the gathering of evidence run beside the loop, so that none
 //! of them delays seeing an end or the start that follows it.
 
+mod acts;
+mod ended;
 mod errand;
+mod lost;
 mod memory;
 mod say;
 mod status;
@@ -21,6 +24,7 @@ use diarwatch_shared::node::WorkerId;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 
+pub use lost::Jobs;
 pub use status::{LastProbe, WorkerStatus};
 pub use task::{EVENTS_WAITING_MAX, FLUSH_MS_MAX, STATUS_INTERVAL_MS};
 
@@ -61,13 +65,15 @@ pub struct Ground {
     pub leases: Leases,
     /// The directory in which the judge's memory is kept; without it an agent begins afresh.
     pub memory: Option<PathBuf>,
+    /// The ledger of lost jobs; without it they are only listed.
+    pub jobs: Option<Jobs>,
 }
 
 impl Ground {
     /// Nothing but a place for outputs.
     #[must_use]
     pub fn bare(out: mpsc::Sender<WorkerOutput>) -> Self {
-        Self { out, board: None, leases: Leases, memory: None }
+        Self { out, board: None, leases: Leases, memory: None, jobs: None }
     }
 }
 

@@ -11,16 +11,18 @@ use diarwatch_shared::clock::{self, UnixMicros};
 use diarwatch_shared::event::{Event, What};
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
+use super::errand::Brought;
 use super::memory::Memory;
 use super::status::{LastProbe, WorkerStatus};
 use super::views::Looker;
-use super::{Ways, WorkerOutput, errand, say};
+use super::{Ways, WorkerOutput, say};
 use crate::config::worker::WorkerConfig;
+use crate::evidence::ProbeSeen;
 use crate::findings::Finding;
-use crate::judge::ladder::Deed;
-use crate::judge::{Action, Input, JudgeConfig, State, Wanted, step};
+use crate::judge::{Input, JudgeConfig, State, Wanted, step};
+use crate::listen;
 use crate::orders::Order;
 use crate::probe::ProbeResult;
 use crate::restart::{Driver, News};
@@ -34,8 +36,8 @@ pub const FLUSH_MS_MAX: u64 = 2_000;
 pub const STATUS_INTERVAL_MS: u64 = 1_000;
 /// The grace of a worker that ends with the agent, where none is configured.
 const LEAVE_GRACE: Duration = Duration::from_secs(10);
-/// Errands of one worker that may be under way; a question to the fleet or a hook is never asked twice at once.
-const ERRANDS_MAX: usize = 16;
+/// Probes that are kept for the evidence.
+const PROBES_KEPT_MAX: usize = 30;
 
 /// What the loop of a worker waits for.
 enum Happening {
@@ -44,7 +46,7 @@ enum Happening {
     Probed(u32, ProbeResult),
     Room(Option<mpsc::OwnedPermit<WorkerOutput>>),
     Found(Finding),
-    Errand(Option<Input>),
+    Errand(Option<Brought>),
     Order(Option<Order>),
     Tick,
 }
@@ -52,30 +54,36 @@ enum Happening {
 type Probing = Pin<Box<dyn Future<Output = (u32, ProbeResult)> + Send>>;
 
 pub(super) struct Worker<D> {
-    config: WorkerConfig,
-    judge: JudgeConfig,
-    state: State,
-    memory: Memory,
+    pub(super) config: WorkerConfig,
+    pub(super) judge: JudgeConfig,
+    pub(super) state: State,
+    pub(super) memory: Memory,
     /// When phase or process last changed, by the judge's clock and by the wall clock of that moment.
-    since: (Duration, UnixMicros),
-    started: Option<UnixMicros>,
-    driver: D,
-    words: Words,
-    ways: Ways,
-    waiting: VecDeque<Event>,
+    pub(super) since: (Duration, UnixMicros),
+    pub(super) started: Option<UnixMicros>,
+    pub(super) driver: D,
+    pub(super) words: Words,
+    pub(super) ways: Ways,
+    pub(super) waiting: VecDeque<Event>,
     /// The probe under way; dropped with the process it asks.
-    probing: Option<Probing>,
-    probe_due: Duration,
-    last_probe: Option<LastProbe>,
-    looker: Looker,
-    look_due: Duration,
+    pub(super) probing: Option<Probing>,
+    pub(super) probe_due: Duration,
+    pub(super) last_probe: Option<LastProbe>,
+    pub(super) looker: Looker,
+    pub(super) look_due: Duration,
     /// When the driver is asked again what is there, after it could not tell.
-    driver_due: Option<Duration>,
-    errands: JoinSet<Input>,
-    answer: Option<oneshot::Sender<Result<Value, String>>>,
-    status_due: Duration,
-    statuses_dropped: u64,
-    draws: u64,
+    pub(super) driver_due: Option<Duration>,
+    pub(super) errands: JoinSet<Brought>,
+    /// What made-up jobs took that proved it, the newest last.
+    pub(super) proofs: Vec<Duration>,
+    /// Its last probes, for the evidence.
+    pub(super) probes: VecDeque<ProbeSeen>,
+    /// Follows what it writes, where that does not come by a pipe.
+    pub(super) listening: Option<JoinHandle<()>>,
+    pub(super) answer: Option<oneshot::Sender<Result<Value, String>>>,
+    pub(super) status_due: Duration,
+    pub(super) statuses_dropped: u64,
+    pub(super) draws: u64,
 }
 
 impl<D: Driver> Worker<D> {
@@ -99,6 +107,9 @@ impl<D: Driver> Worker<D> {
             look_due: Duration::ZERO,
             driver_due: None,
             errands: JoinSet::new(),
+            proofs: Vec::new(),
+            probes: VecDeque::new(),
+            listening: None,
             answer: None,
             status_due: Duration::ZERO,
             statuses_dropped: 0,
@@ -107,6 +118,7 @@ impl<D: Driver> Worker<D> {
     }
 
     pub(super) async fn run(mut self) {
+        self.listening = listen::follow(&self.config, self.words.clone());
         self.judge(Input::AgentStarted).await;
         loop {
             match self.next().await {
@@ -116,7 +128,7 @@ impl<D: Driver> Worker<D> {
                 Happening::Room(Some(permit)) => self.send_one(permit),
                 Happening::Room(None) => self.lose_events(),
                 Happening::Found(finding) => self.judge(say::trouble(finding, clock::now())).await,
-                Happening::Errand(Some(input)) => self.judge(input).await,
+                Happening::Errand(Some(brought)) => self.brought(brought).await,
                 Happening::Order(Some(order)) => self.order(order).await,
                 Happening::Errand(None) | Happening::Order(None) | Happening::Tick => {
                     self.judge(Input::Tick).await;
@@ -129,6 +141,7 @@ impl<D: Driver> Worker<D> {
         }
         self.driver.leave(self.config.stop_grace.map_or(LEAVE_GRACE, |grace| grace.0)).await;
         self.memory.changed();
+        self.bring_home().await;
         self.flush().await;
     }
 
@@ -185,7 +198,7 @@ impl<D: Driver> Worker<D> {
     }
 
     /// Puts an input to the judge and does what it says; a start answers with an input of its own.
-    async fn judge(&mut self, input: Input) {
+    pub(super) async fn judge(&mut self, input: Input) {
         let mut inputs = VecDeque::from([input]);
         while let Some(input) = inputs.pop_front() {
             let before = (self.state.phase(), self.state.pid(), self.state.ready());
@@ -211,63 +224,6 @@ impl<D: Driver> Worker<D> {
         }
     }
 
-    async fn act(&mut self, action: Action) -> Option<Input> {
-        match action {
-            Action::Start => return Some(self.start_process().await),
-            Action::Look => return self.driver_look().await,
-            Action::Emit(what) => self.emit(what).await,
-            Action::Do(Deed::Send(signal)) => {
-                let sent = self.driver.signal(signal).await.map(|()| Duration::ZERO);
-                if sent.is_err() {
-                    return Some(Input::Done { deed: Deed::Send(signal), result: sent });
-                }
-            }
-            Action::Do(deed) => self.errand(errand::deed(deed, self.config.clone())),
-            Action::AskLease { cause } => {
-                let leases = self.ways.ground.leases.clone();
-                self.errand(errand::lease(leases, self.config.clone(), cause));
-            }
-            Action::ReturnLease { id } => self.ways.ground.leases.give_back(id),
-            Action::Ended { .. } => {}
-            Action::Answer(answer) => {
-                if let Some(way) = self.answer.take() {
-                    // Who asked may be gone; the order is carried out all the same.
-                    drop(way.send(answer));
-                }
-            }
-            Action::Save => self.memory.changed(),
-        }
-        None
-    }
-
-    fn errand(&mut self, errand: impl Future<Output = Input> + Send + 'static) {
-        if self.errands.len() < ERRANDS_MAX {
-            self.errands.spawn(errand);
-        }
-    }
-
-    async fn start_process(&mut self) -> Input {
-        self.looker.begin();
-        match self.driver.start().await {
-            Ok(process) => Input::Started(process),
-            Err(error) => Input::StartFailed { reason: error.to_string() },
-        }
-    }
-
-    /// Asks the driver what is there, unless that failed a moment ago.
-    async fn driver_look(&mut self) -> Option<Input> {
-        if self.driver_due.is_some() {
-            return None;
-        }
-        match self.driver.look().await {
-            Ok(found) => Some(Input::Found(found)),
-            Err(reason) => {
-                self.driver_due = Some(clock::uptime().saturating_add(errand::LOOK_AGAIN));
-                Some(Input::Blind { reason })
-            }
-        }
-    }
-
     /// A look from outside when it is due, and the driver's own when that is.
     async fn look(&mut self) {
         let now = clock::uptime();
@@ -287,13 +243,21 @@ impl<D: Driver> Worker<D> {
         self.look_due = now.saturating_add(Duration::from_millis(STATUS_INTERVAL_MS));
         let board = self.ways.ground.board.as_ref();
         let views = self.looker.look(self.driver.pids(), lives, &self.config, board, &self.words, now);
+        let troubles = self.looker.xids(board, &views.pids, now);
         self.judge(Input::Seen(views)).await;
+        for trouble in troubles {
+            self.judge(Input::Trouble(trouble)).await;
+        }
     }
 
     async fn probed(&mut self, pid: u32, result: ProbeResult) {
         self.probing = None;
-        self.last_probe =
-            Some(LastProbe { took_ms: millis(result.took), verdict: result.verdict.to_string() });
+        let (took_ms, verdict) = (millis(result.took), result.verdict.to_string());
+        if self.probes.len() >= PROBES_KEPT_MAX {
+            self.probes.pop_front();
+        }
+        self.probes.push_back(ProbeSeen { at: clock::now(), took_ms, verdict: verdict.clone() });
+        self.last_probe = Some(LastProbe { took_ms, verdict });
         self.judge(Input::Probed { pid, verdict: result.verdict }).await;
         self.status_due = Duration::ZERO;
     }
@@ -304,6 +268,9 @@ impl<D: Driver> Worker<D> {
         self.probing = None;
         self.last_probe = None;
         self.probe_due = now.saturating_add(self.config.readiness.interval.0);
+        if self.state.pid().is_some() {
+            self.looker.begin();
+        }
         let age = self.state.process_started().map(|started| now.saturating_sub(started));
         self.started = age.map(|age| clock::now().minus(age));
     }
@@ -319,7 +286,7 @@ impl<D: Driver> Worker<D> {
         self.probing = Some(Box::pin(async move { (pid, prober.probe(&config).await) }));
     }
 
-    async fn emit(&mut self, what: What) {
+    pub(super) async fn emit(&mut self, what: What) {
         say::log(&what);
         if self.waiting.len() >= EVENTS_WAITING_MAX {
             let room = self.ways.ground.out.clone();
@@ -386,6 +353,22 @@ impl<D: Driver> Worker<D> {
             findings_dropped: self.words.findings_dropped(),
             why,
         }
+    }
+
+    /// What is still gathered is waited for a little: the evidence of the last end is the one that is wanted.
+    async fn bring_home(&mut self) {
+        if let Some(listening) = self.listening.take() {
+            listening.abort();
+        }
+        let home = async {
+            while let Some(Ok(brought)) = self.errands.join_next().await {
+                if let Brought::Told(told) = brought {
+                    self.waiting.extend(told.into_iter().map(|what| Event::new(clock::now(), what)));
+                }
+            }
+        };
+        drop(tokio::time::timeout(Duration::from_millis(FLUSH_MS_MAX), home).await);
+        self.errands.abort_all();
     }
 
     async fn flush(mut self) {
