@@ -20,6 +20,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use clap::Parser;
+use common::tmux::Terminal;
 use common::{Agent, Node, diarwatch_command, until};
 use diarwatch_standins::worker;
 use rustix::process::{Signal, kill_process};
@@ -218,6 +219,34 @@ fn a_restart_that_would_cost_jobs_is_not_done_without_a_yes_and_then_tells_what_
 }
 
 #[test]
+fn on_a_terminal_a_person_is_asked_and_only_a_yes_restarts() {
+    let Some(terminal) = Terminal::open() else { return };
+    let place = Place::ready("--load 100ms --job-speed 1", "", "");
+    place.job("a");
+    until("the job is seen", || (place.why()["why"]["jobs_under_way"] == 1).then_some(()));
+    let before = place.pid();
+    let (program, socket) = (env!("CARGO_BIN_EXE_diarwatch"), place.node.socket.display());
+    let line = format!(
+        "clear; {program} worker restart pyannote-1 --now --lang en --socket {socket}; echo ended $?"
+    );
+    terminal.types(&line);
+    let asked = terminal.sees("the question", |screen| screen.contains("restart pyannote-1? [y/N]"));
+    assert!(asked.contains("--now: 1 jobs accepted or running are lost"), "{asked}");
+    terminal.press("Enter");
+    terminal.sees("its end", |screen| screen.contains("was not restarted") && screen.contains("ended 4"));
+    assert_eq!(place.pid(), before);
+    terminal.types(&line);
+    terminal.sees("the question", |screen| screen.contains("[y/N]"));
+    terminal.types("y");
+    terminal
+        .sees("its end", |screen| screen.contains("stopped and started again") && screen.contains("ended 0"));
+    until("another process is ready", || {
+        let worker = place.worker();
+        (worker["phase"] == "ready" && worker["pid"] != before).then_some(())
+    });
+}
+
+#[test]
 fn a_restart_waits_for_jobs_and_another_with_now_does_not() {
     let place = Place::ready("--load 100ms --job-speed 1", "", "");
     place.job("a");
@@ -330,6 +359,20 @@ fn an_explanation_follows_the_worker_from_its_start_to_its_end_in_both_languages
     assert!(said.contains("次の起動を待っています") && said.contains("再起動の枠"), "{said}");
     // A person is not bound by the wait, and a dead worker has nothing to lose.
     place.ends(0, &["worker", "restart", "pyannote-1", "--wait", "--timeout", "40s"]);
+}
+
+#[test]
+fn a_history_says_how_much_was_kept_of_an_end_and_shows_it_when_it_is_asked_to() {
+    let place = Place::ready("--load 100ms", "", "");
+    kill_process(common::pid_of(place.pid()), Signal::KILL).unwrap();
+    until("the evidence is there", || (!place.events("worker_evidence").is_empty()).then_some(()));
+    let evidence = &place.events("worker_evidence")[0]["detail"];
+    assert_eq!(evidence["bundle"]["exit"]["signal"], 9, "as a document it is whole: {evidence:#}");
+    let (short, _) = place.ends(0, &["worker", "history", "pyannote-1"]);
+    assert!(short.contains("signal 9 (SIGKILL)") && short.contains("lines of output"), "{short}");
+    assert!(!short.contains("\"probes\""), "{short}");
+    let (whole, _) = place.ends(0, &["worker", "history", "pyannote-1", "--evidence", "--lang", "ja"]);
+    assert!(whole.contains("終了の記録 pyannote-1") && whole.contains("\"probes\""), "{whole}");
 }
 
 #[test]

@@ -194,11 +194,11 @@ fn a_person_restarts_holds_and_asks_why_and_a_stranger_is_refused() {
     let order = |verb: &str| {
         ask(&node, &json!({ "ask": "order", "worker": "pyannote-1", "verb": verb, "reason": "new\nmodel" }))
     };
-    assert_eq!(order("hold")["order"]["done"], "held");
+    assert_eq!(order("hold")["done"], "held");
     let refused = order("restart");
     assert!(refused["problem"].as_str().unwrap().contains("holds it; release it first"), "{refused}");
-    assert_eq!(order("release")["order"]["done"], "released");
-    assert_eq!(order("restart")["order"]["done"], "it is stopped and started again");
+    assert_eq!(order("release")["done"], "released");
+    assert_eq!(order("restart")["done"], "it is stopped and started again");
     agent.until("it is another process and ready", |status| {
         let worker = &status["workers"][0];
         (worker["phase"] == "ready" && worker["pid"].as_u64() != Some(pid)).then_some(())

@@ -344,6 +344,23 @@ mod tests {
     }
 
     #[test]
+    fn only_another_process_that_is_ready_ends_the_wait_and_what_will_not_come_soon_is_told() {
+        let before = Before { pid: Some(7), since_us: Some(1) };
+        let of = |worker: Value| ready_anew(&Place::root(&worker), "w", &before);
+        assert_eq!(of(json!({ "phase": "ready", "pid": 7 })), Ok(false), "the old one");
+        assert_eq!(of(json!({ "phase": "starting", "pid": 8 })), Ok(false));
+        assert_eq!(of(json!({ "phase": "ready", "pid": 8 })), Ok(true));
+        let alone = of(json!({ "phase": "left_alone", "reason": "it ended while it is held" })).unwrap_err();
+        assert_eq!(
+            (alone.exit, alone.problem.as_str()),
+            (Exit::Refused, "w is left alone: it ended while it is held")
+        );
+        let open =
+            of(json!({ "phase": "waiting", "breaker_open": true, "next_start_in_ms": 240_000 })).unwrap_err();
+        assert!(open.exit == Exit::Temporary && open.problem.contains("next try in 4m00s"), "{open:?}");
+    }
+
+    #[test]
     fn what_was_done_is_said_in_the_readers_language_and_a_later_agents_word_as_it_is() {
         assert_eq!(done_in("it is stopped and started again", Lang::Ja), "停止して起動し直します");
         assert_eq!(done_in("levitated", Lang::Ja), "levitated");
