@@ -196,8 +196,15 @@ impl FarClock {
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "microseconds of this century fit 53 bits")]
     pub fn ahead_ms(self, now: UnixMicros, uptime: Duration) -> f64 {
-        let theirs = self.theirs.plus(uptime.saturating_sub(self.heard));
+        let theirs = self.at(uptime);
         (theirs.0 as f64 - now.0 as f64) / 1e3
+    }
+
+    /// What it showed, or will show, at this time of the clock that never steps.
+    #[must_use]
+    pub fn at(self, uptime: Duration) -> UnixMicros {
+        let since = uptime.saturating_sub(self.heard);
+        self.theirs.plus(since).minus(self.heard.saturating_sub(uptime))
     }
 }
 

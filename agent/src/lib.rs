@@ -16,6 +16,7 @@ pub mod engine;
 pub mod evidence;
 pub mod figures;
 pub mod findings;
+pub mod fleet;
 pub mod frame;
 pub mod history;
 pub mod hook;
@@ -55,7 +56,9 @@ use tracing::{info, warn};
 
 use board::Board;
 use config::{Config, IdentityConfig};
+use fleet::Fleet;
 use history::History;
+use leases::Leases;
 use orders::Orders;
 use pipeline::Pipeline;
 use sample::{INPUTS_MAX, Input};
@@ -142,11 +145,20 @@ pub async fn run(path: &Path, text: &str, config: Config) -> Result<(), StartErr
     let mut pipeline = tokio::spawn(pipeline.run(received));
     // observe
     let (orders, mut ordered) = Orders::new();
-    let mut observe = tokio::spawn(observe::serve(listener, board.clone(), orders));
+    let mut observe = tokio::spawn(observe::serve(listener, board.clone(), orders.clone()));
     // sample, probe -> judge -> restart -> event, uplink
-    let memory = config.spool.directory.join("workers");
-    let ways =
-        Ways { inputs: inputs.clone(), tls, spool, epoch, next: next_seen, board: board.clone(), memory };
+    let (leases, wishes) = Leases::new();
+    let ways = Ways {
+        inputs: inputs.clone(),
+        tls,
+        spool,
+        epoch,
+        next: next_seen,
+        board: board.clone(),
+        memory: config.spool.directory.join("workers"),
+        fleet: Fleet::start(wishes, orders, board.clone(), epoch),
+        leases,
+    };
     let mut stages = Stages::start(config, ways)?;
 
     info!(node = %node, epoch = epoch.0, "agent runs");

@@ -19,6 +19,7 @@ use crate::config::queue::QueueConfig;
 use crate::config::worker::WorkerConfig;
 use crate::config::{self, AggregatorConfig, Config, GpuConfig};
 use crate::crew::Crew;
+use crate::fleet::Fleet;
 use crate::leases::Leases;
 use crate::orders::Order;
 use crate::reload::{self, Plan};
@@ -47,6 +48,10 @@ pub struct Ways {
     pub board: Board,
     /// The directory of what is remembered of workers.
     pub memory: PathBuf,
+    /// Leases and intents, whichever link stands.
+    pub fleet: Fleet,
+    /// Where the workers ask for leave to be stopped.
+    pub leases: Leases,
 }
 
 /// The running stages.
@@ -201,6 +206,7 @@ impl Ways {
             epoch: self.epoch,
             next: self.next.clone(),
             board: self.board.clone(),
+            fleet: self.fleet.clone(),
         }))
     }
 
@@ -218,7 +224,7 @@ impl Ways {
         let ground = Ground {
             out: outputs,
             board: Some(self.board.clone()),
-            leases: Leases,
+            leases: self.leases.clone(),
             memory: Some(self.memory.clone()),
             jobs: Some(Jobs::open(self.memory.join("_jobs.json"))),
         };

@@ -25,11 +25,13 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
     Connection, ConnectionError, Endpoint, IdleTimeout, RecvStream, SendStream, TransportConfig, VarInt,
 };
+use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use crate::board::{Board, FarClock};
+use crate::fleet::{Fleet, Line};
 use crate::spool::{Handle, Item};
 
 /// Between tries of the endpoints.
@@ -65,6 +67,8 @@ pub struct Uplink {
     pub next: watch::Receiver<Seq>,
     /// Where the link's state is told.
     pub board: Board,
+    /// What else is said to the aggregator, and heard from it.
+    pub fleet: Fleet,
 }
 
 /// Why a connection ended or could not be made; all are worth another try.
@@ -193,10 +197,12 @@ async fn converse(
         board.link.problem = None;
         board.link.connections += 1;
     });
+    let line = uplink.fleet.line(peer(connection)?, far);
     let live = Lane::open(uplink, connection).await?;
     let backlog = Lane::open(uplink, connection).await?;
     tokio::select! {
-        ended = acks(uplink, &mut hear, connection, far) => ended,
+        ended = acks(uplink, &mut hear, connection, (far, &line)) => ended,
+        ended = speak(&mut say, &line) => ended,
         ended = send_live(live, live_from) => ended,
         ended = send_backlog(backlog, live_from, &durable) => ended,
     }
@@ -214,6 +220,20 @@ async fn connect(
     let connection = connecting.await.map_err(|error| fail(&error))?;
     let control = connection.open_bi().await.map_err(|error| fail(&error))?;
     Ok((connection, control))
+}
+
+/// The aggregator's certificate, as the handshake verified it; there is no 0-RTT before that.
+fn peer(connection: &Connection) -> Result<CertificateDer<'static>, LinkError> {
+    let any = connection.peer_identity();
+    let leaf = any.and_then(|any| any.downcast::<Vec<CertificateDer>>().ok()?.into_iter().next());
+    leaf.ok_or_else(|| lost(&"the aggregator has no certificate"))
+}
+
+/// What the fleet has to say, as it comes.
+async fn speak(say: &mut SendStream, line: &Line) -> Result<Infallible, LinkError> {
+    loop {
+        record::write(say, Kind::Control, &line.next().await).await.map_err(|error| lost(&error))?;
+    }
 }
 
 fn tell_offset(uplink: &Uplink, far: FarClock) {
@@ -263,16 +283,13 @@ async fn acks(
     uplink: &Uplink,
     hear: &mut RecvStream,
     connection: &Connection,
-    far: FarClock,
+    (far, line): (FarClock, &Line),
 ) -> Result<Infallible, LinkError> {
     loop {
         match hear_one(hear).await? {
             FromAggregator::Ack { durable } => trim(uplink, &durable).await,
             FromAggregator::Refused { reason } => return Err(LinkError::Refused(reason)),
-            FromAggregator::Welcome { .. }
-            | FromAggregator::Lease { .. }
-            | FromAggregator::Intent { .. }
-            | FromAggregator::Unknown => {}
+            other => line.heard(other),
         }
         let round_trip = connection.rtt().as_secs_f64() * 1e3;
         uplink.board.update(|board| board.link.round_trip_ms = Some(round_trip));

@@ -16,6 +16,9 @@ use common::aggregator::{Aggregator, Seen};
 use common::{NODE, Node, PATIENCE};
 use diarwatch_agent::board::Board;
 use diarwatch_agent::config::SpoolConfig;
+use diarwatch_agent::fleet::Fleet;
+use diarwatch_agent::leases::Leases;
+use diarwatch_agent::orders::Orders;
 use diarwatch_agent::spool::{Handle, Spool};
 use diarwatch_agent::uplink::{self, Uplink};
 use diarwatch_shared::clock::{self, UnixMicros};
@@ -65,6 +68,7 @@ impl Run {
             epoch: self.epoch,
             next: self.next.subscribe(),
             board: self.board.clone(),
+            fleet: alone(&self.board, self.epoch),
         }))
     }
 
@@ -114,6 +118,11 @@ impl Run {
     fn problem(&self) -> Option<String> {
         self.board.read(|board| board.link.problem.clone())
     }
+}
+
+/// A fleet of which nobody asks anything.
+fn alone(board: &Board, epoch: Epoch) -> Fleet {
+    Fleet::start(Leases::new().1, Orders::new().0, board.clone(), epoch)
 }
 
 async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {

@@ -1,4 +1,5 @@
-//! HTTP: JSON for programs, the aggregator's own metrics, and the page's router behind one door. Reads only.
+//! HTTP: JSON for programs, the aggregator's own metrics, and the page's router behind one door. Reads
+//! only, but for orders to workers, which have a door of their own behind it.
 //!
 //! Takes requests on a loopback address; gives answers out of memory. The Host header must name
 //! this machine, so that a web page elsewhere cannot read through the operator's browser. Slow
@@ -19,6 +20,7 @@ use serde_json::{Value as Json_, json};
 use crate::alerts::Phase;
 use crate::computed::{self, Live};
 use crate::config::Config;
+use crate::control::Control;
 use crate::dashboard::live::Pages;
 use crate::dashboard::stream::{self, Asked};
 use crate::desk::Desk;
@@ -26,7 +28,7 @@ use crate::rules::eval::{self, Value};
 use crate::rules::promql::Query as PromQuery;
 use crate::store::Store;
 use crate::view::View;
-use crate::{dashboard, metrics};
+use crate::{dashboard, intents, metrics};
 
 /// What answers are made of.
 #[derive(Clone)]
@@ -34,19 +36,22 @@ pub struct Api {
     store: Store,
     desk: Desk,
     pages: Pages,
+    control: Control,
 }
 
 impl Api {
-    /// An API over the store, the desk and the pages.
+    /// An API over the store, the desk, the pages and what people want of workers.
     #[must_use]
-    pub fn new(store: Store, desk: Desk, pages: Pages) -> Self {
-        Self { store, desk, pages }
+    pub fn new(store: Store, desk: Desk, pages: Pages, control: Control) -> Self {
+        Self { store, desk, pages, control }
     }
 
     /// Its routes.
     pub fn router(self) -> Router {
         let door = middleware::from_fn_with_state(Arc::clone(&self.pages.effect().config), only_this_host);
         let pages = stream::router(self.pages.clone());
+        let tokens = self.pages.effect().config.http.operator_token_file.clone();
+        let intents = intents::door::router(self.control.clone(), tokens);
         let api = Router::new()
             .route("/api/v1/status", get(status))
             .route("/api/v1/query", get(query))
@@ -54,7 +59,7 @@ impl Api {
             .route("/metrics", get(own_metrics))
             .route("/-/healthy", get(healthy))
             .with_state(self);
-        api.merge(pages).layer(door)
+        api.merge(pages).merge(intents).layer(door)
     }
 }
 
@@ -158,7 +163,8 @@ async fn alerts(State(api): State<Api>) -> Response {
 
 async fn own_metrics(State(api): State<Api>) -> impl IntoResponse {
     let kept = api.desk.read(Clone::clone).await;
-    let text = api.store.read(|memory| metrics::exposition(memory, &kept, api.pages.streams()));
+    let (streams, control) = (api.pages.streams(), api.control.counts());
+    let text = api.store.read(|memory| metrics::exposition(memory, &kept, streams, control));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 

@@ -1,6 +1,7 @@
 //! `diarwatch-aggregator`: the service and the administrator's verbs. stdout is data, stderr is
 //! talk; exit numbers are those of [`Exit`].
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
@@ -13,8 +14,9 @@ use diarwatch_shared::settings::{self, Setting};
 use serde_json::{Value, json};
 
 use crate::config::{self, DEFAULT_PATH};
+use crate::operators::{OperatorError, Operators};
 use crate::rules::check::check;
-use crate::{StartError, pki, run};
+use crate::{StartError, operators, pki, run};
 
 /// Collects every node's frames, evaluates rules and tells people.
 #[derive(Debug, Parser)]
@@ -41,6 +43,39 @@ enum Command {
     /// The fleet's certificates.
     #[command(subcommand)]
     Pki(PkiCommand),
+    /// Who may order something of workers through the aggregator.
+    #[command(subcommand)]
+    Operator(OperatorCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum OperatorCommand {
+    /// Give an operator a token; it is printed once and nobody can read it again.
+    Add {
+        /// Who; stands in the audit.
+        name: String,
+        #[command(flatten)]
+        place: OperatorPlace,
+    },
+    /// Name the operators.
+    List {
+        #[command(flatten)]
+        place: OperatorPlace,
+    },
+    /// Take an operator's token away; it is refused at once.
+    Remove {
+        /// Who.
+        name: String,
+        #[command(flatten)]
+        place: OperatorPlace,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct OperatorPlace {
+    /// The configuration, whose `[http] operator_token_file` is meant.
+    #[arg(long, env = "DIARWATCH_AGGREGATOR_CONFIG", default_value = DEFAULT_PATH)]
+    config: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
@@ -133,6 +168,53 @@ pub fn main(arguments: Arguments) -> Exit {
         }
         Command::Pki(PkiCommand::Node { directory, node }) => {
             made(pki::node(&directory, &node, clock::now()))
+        }
+        Command::Operator(OperatorCommand::Add { name, place }) => {
+            with_operators(&place, |path, like| operators::add(path, &name, like).map(|token| vec![token]))
+        }
+        Command::Operator(OperatorCommand::List { place }) => {
+            with_operators(&place, |path, _| Ok(Operators::read(path)?.names().map(str::to_owned).collect()))
+        }
+        Command::Operator(OperatorCommand::Remove { name, place }) => {
+            with_operators(&place, |path, _| operators::remove(path, &name).map(|()| Vec::new()))
+        }
+    }
+}
+
+/// Reads or changes the file of operators and says what came of it, a line each.
+fn with_operators(
+    place: &OperatorPlace,
+    work: impl FnOnce(&Path, &Path) -> Result<Vec<String>, OperatorError>,
+) -> Exit {
+    let config = match config::load(&place.config) {
+        Ok(config) => config,
+        Err(faults) => {
+            faults.iter().for_each(|fault| talk(&format!("error: {fault}")));
+            return Exit::BadConfig;
+        }
+    };
+    let Some(path) = config.http.operator_token_file else {
+        let path = place.config.display();
+        talk(&format!("error: {path}: [http] operator_token_file is not set: nobody can order anything"));
+        talk("try: add operator_token_file = \"/etc/diarwatch/operators\" below [http], then the same again");
+        return Exit::BadConfig;
+    };
+    match work(&path, &config.store.directory) {
+        Ok(lines) => {
+            lines.iter().for_each(|line| say(line));
+            Exit::Ok
+        }
+        Err(error) => {
+            talk(&format!("error: {error}"));
+            match error {
+                OperatorError::Exists(_) | OperatorError::Full => Exit::Refused,
+                OperatorError::Unknown { .. } => Exit::Unknown,
+                OperatorError::Name(_) => Exit::Usage,
+                OperatorError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                    Exit::NoPermission
+                }
+                _ => Exit::BadData,
+            }
         }
     }
 }

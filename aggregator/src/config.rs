@@ -80,7 +80,7 @@ impl Default for IntakeConfig {
     }
 }
 
-/// Where people and programs ask. There are no tokens yet: anything but a loopback address is refused.
+/// Where people and programs ask. Who reads needs no token: anything but a loopback address is refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
@@ -88,11 +88,15 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// Names in the Host header that are served beside this machine's own, for a proxy in front.
     pub allowed_hosts: Vec<String>,
+    /// Operators with the hashes of their tokens, for orders to workers; without it there are no orders.
+    /// A missing or unfit one is refused at start; it is read anew at each order.
+    pub operator_token_file: Option<PathBuf>,
 }
 
 impl Default for HttpConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 9441)), allowed_hosts: Vec::new() }
+        let listen = SocketAddr::from(([127, 0, 0, 1], 9441));
+        Self { listen, allowed_hosts: Vec::new(), operator_token_file: None }
     }
 }
 

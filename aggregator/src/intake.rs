@@ -3,7 +3,8 @@
 //!
 //! Takes streams of records; gives checked frames to the store and its acks back to the agent. The
 //! node's name comes from the certificate. A frame is decoded before it is acknowledged, and
-//! acknowledged only when durable. When the store is slow, streams are not read and QUIC flow
+//! acknowledged only when durable. What an agent says on its control stream goes to
+//! [`control`](crate::control). When the store is slow, streams are not read and QUIC flow
 //! control stops the agent. What breaks a limit ends its connection; neighbours are not affected.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,11 +23,12 @@ use diarwatch_shared::wire::{Codec, v1};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::rustls::pki_types::CertificateDer;
 use quinn::{Connection, Endpoint, IdleTimeout, Incoming, RecvStream, SendStream, TransportConfig, VarInt};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use crate::control::Control;
 use crate::store::{Acks, Content, Request, Store};
 
 /// For a handshake and the hello behind it.
@@ -41,6 +43,9 @@ const STREAMS_MAX: u32 = 4;
 const LIVE_STREAM: u64 = 0;
 /// Schemas per connection, over all its streams.
 const SCHEMAS_MAX: usize = 64;
+/// Control messages of one agent in [`MESSAGES_WINDOW`]: asked for all its workers at once, again and again.
+const MESSAGES_MAX: u32 = 600;
+const MESSAGES_WINDOW: Duration = Duration::from_secs(60);
 /// Bytes in flight per stream and per connection.
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
@@ -83,7 +88,7 @@ pub fn bind(listen: SocketAddr, tls: rustls::ServerConfig) -> Result<Endpoint, S
 }
 
 /// Serves agents until the endpoint is closed.
-pub async fn serve(endpoint: Endpoint, store: Store) {
+pub async fn serve(endpoint: Endpoint, store: Store, control: Control) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     let connected = Connected::default();
     while let Some(incoming) = endpoint.accept().await {
@@ -92,13 +97,13 @@ pub async fn serve(endpoint: Endpoint, store: Store) {
             incoming.refuse();
             continue;
         };
-        let (store, connected) = (store.clone(), Arc::clone(&connected));
+        let (store, control, connected) = (store.clone(), control.clone(), Arc::clone(&connected));
         tokio::spawn(async move {
             let address = incoming.remote_address();
             match timeout(HELLO_TIMEOUT, handshake(incoming)).await {
                 Ok(Ok((connection, node))) => {
                     drop(permit);
-                    one_node(connection, node, address, store, &connected).await;
+                    one_node(connection, node, address, (store, control), &connected).await;
                 }
                 Ok(Err(error)) => warn!(%address, %error, "agent is refused"),
                 Err(_) => warn!(%address, "agent is refused: it did not end its handshake in time"),
@@ -122,7 +127,7 @@ async fn one_node(
     connection: Connection,
     node: NodeId,
     address: SocketAddr,
-    store: Store,
+    (store, control): (Store, Control),
     connected: &Connected,
 ) {
     if let Err(error) = admit(&connection, &node, address, &store, connected) {
@@ -133,7 +138,7 @@ async fn one_node(
     }
     info!(node = %node, %address, "agent is connected");
     let mut streams = JoinSet::new();
-    let Err(error) = session(&connection, &node, &store, &mut streams).await;
+    let Err(error) = session(&connection, &node, (&store, &control), &mut streams).await;
     info!(node = %node, %address, %error, "agent is disconnected");
     // Before the streams end, so that the agent hears why.
     connection.close(VarInt::from_u32(1), error.to_string().as_bytes());
@@ -186,13 +191,15 @@ async fn refuse(connection: &Connection, refused: &FromAggregator) -> Result<(),
 async fn session(
     connection: &Connection,
     node: &NodeId,
-    store: &Store,
+    (store, control): (&Store, &Control),
     streams: &mut JoinSet<Result<(), LinkError>>,
 ) -> Result<std::convert::Infallible, LinkError> {
-    let mut say = timeout(HELLO_TIMEOUT, greet(connection, node, store))
+    let (mut say, hear) = timeout(HELLO_TIMEOUT, greet(connection, node, store))
         .await
         .map_err(|_| LinkError::Refused("it did not say hello in time".into()))??;
     let (acks, announced) = (Acks::default(), Announced::default());
+    let mut line = control.line(node);
+    streams.spawn(listen(hear, node.clone(), control.clone(), line.sender()));
     loop {
         tokio::select! {
             stream = connection.accept_uni() => {
@@ -208,6 +215,7 @@ async fn session(
                 streams.spawn(reader.run(stream));
             }
             durable = acks.take() => tell(&mut say, &FromAggregator::Ack { durable }).await?,
+            Some(message) = line.next() => tell(&mut say, &message).await?,
             Some(ended) = streams.join_next() => {
                 ended.map_err(|error| LinkError::Lost(error.to_string()))??;
             }
@@ -215,7 +223,46 @@ async fn session(
     }
 }
 
-async fn greet(connection: &Connection, node: &NodeId, store: &Store) -> Result<SendStream, LinkError> {
+/// What an agent says behind its hello. While its answers wait for the connection nothing more is read.
+async fn listen(
+    mut hear: RecvStream,
+    node: NodeId,
+    control: Control,
+    answers: mpsc::Sender<FromAggregator>,
+) -> Result<(), LinkError> {
+    let (mut began, mut messages) = (clock::uptime(), 0);
+    loop {
+        let body = match record::read(&mut hear).await.map_err(|error| LinkError::Lost(error.to_string()))? {
+            Some((Kind::Control, body)) => body,
+            Some((kind, _)) => {
+                return Err(LinkError::Refused(format!("{kind:?} record on the control stream")));
+            }
+            None => return Ok(()),
+        };
+        if clock::uptime().saturating_sub(began) >= MESSAGES_WINDOW {
+            (began, messages) = (clock::uptime(), 0);
+        }
+        messages += 1;
+        if messages > MESSAGES_MAX {
+            let text =
+                format!("more than {MESSAGES_MAX} control messages in {} s", MESSAGES_WINDOW.as_secs());
+            return Err(LinkError::Refused(text));
+        }
+        let message = serde_json::from_slice(&body)
+            .map_err(|error| LinkError::Refused(format!("control message: {error}")))?;
+        if let Some(answer) = control.heard(&node, message).await
+            && answers.send(answer).await.is_err()
+        {
+            return Ok(());
+        }
+    }
+}
+
+async fn greet(
+    connection: &Connection,
+    node: &NodeId,
+    store: &Store,
+) -> Result<(SendStream, RecvStream), LinkError> {
     let lost = |error: &dyn std::fmt::Display| LinkError::Lost(error.to_string());
     let (mut say, mut hear) = connection.accept_bi().await.map_err(|error| lost(&error))?;
     let hello = match record::read(&mut hear).await.map_err(|error| lost(&error))? {
@@ -232,7 +279,7 @@ async fn greet(connection: &Connection, node: &NodeId, store: &Store) -> Result<
     let durable: Vec<Durable> = answered.await.map_err(|error| lost(&error))?;
     let version = env!("CARGO_PKG_VERSION").to_owned();
     tell(&mut say, &FromAggregator::Welcome { version, durable, clock: clock::now() }).await?;
-    Ok(say)
+    Ok((say, hear))
 }
 
 async fn tell(say: &mut SendStream, message: &FromAggregator) -> Result<(), LinkError> {

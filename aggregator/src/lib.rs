@@ -8,14 +8,18 @@ pub mod api;
 pub mod cli;
 pub mod computed;
 pub mod config;
+pub mod control;
 pub mod dashboard;
 pub mod desk;
 pub mod effect;
 pub mod engine;
 pub mod intake;
+pub mod intents;
+pub mod lease;
 pub mod listen;
 pub mod metrics;
 pub mod notify;
+pub mod operators;
 pub mod pki;
 pub mod rules;
 pub mod store;
@@ -37,6 +41,7 @@ use tracing::{info, warn};
 
 use api::Api;
 use config::{Config, IdentityConfig};
+use control::Control;
 use dashboard::live::Pages;
 use desk::{Desk, DeskError};
 use effect::InEffect;
@@ -62,6 +67,9 @@ pub enum StartError {
     /// The identity cannot be used.
     #[error("[identity] {0}; make one with `diarwatch-aggregator pki init`")]
     Identity(#[from] IdentityError),
+    /// The operators cannot be read.
+    #[error("[http] operator_token_file = {0}; make it with `diarwatch-aggregator operator add NAME`")]
+    Operators(#[from] operators::OperatorError),
     /// Rules are wrong.
     #[error("[rules] {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
     Rules(Vec<RuleFault>),
@@ -108,7 +116,11 @@ pub async fn run(path: &Path, config: Config) -> Result<(), StartError> {
     let mut reloads = daemon::Reloads::new().map_err(StartError::Signals)?;
     let identity = identity(&config.identity)?;
     identity.check_aggregator(clock::now())?;
+    let signer = identity.signer()?;
     let tls = identity.server()?;
+    if let Some(path) = &config.http.operator_token_file {
+        operators::Operators::read(path)?;
+    }
     let (effect, in_effect) = watch::channel(Arc::new(InEffect::of(config.clone())?));
     if config.slack.is_none() {
         warn!("no [slack] is configured: alerts stand on the page only");
@@ -122,11 +134,12 @@ pub async fn run(path: &Path, config: Config) -> Result<(), StartError> {
         .map_err(|error| StartError::Listen(format!("[http] listen = {listen}: {error}")))?;
     let store = Store::start(&config.store, &config.nodes.expected, clock::now())?;
     let desk = Desk::open(&config.store.directory)?;
+    let control = Control::open(store.clone(), in_effect.clone(), signer, &config.store.directory)?;
     // Port 0 in the configuration is any free one: what is said is what the kernel gave.
     let said = |address: io::Result<SocketAddr>, asked| address.unwrap_or(asked);
     let (intake, page) = (said(endpoint.local_addr(), config.intake.listen), said(http.local_addr(), listen));
     let mut stages = JoinSet::new();
-    stages.spawn(named("intake", intake::serve(endpoint.clone(), store.clone())));
+    stages.spawn(named("intake", intake::serve(endpoint.clone(), store.clone(), control.clone())));
     let stored = store.clone();
     stages.spawn(named("store", async move { stored.ended().await }));
     // rules -> alerts -> notify
@@ -134,7 +147,7 @@ pub async fn run(path: &Path, config: Config) -> Result<(), StartError> {
     stages.spawn(named("notify", engine::notify(store.clone(), desk.clone(), in_effect.clone())));
     // api, dashboard
     let pages = Pages::open(store.clone(), desk.clone(), in_effect);
-    let api = Api::new(store, desk, pages.clone()).router();
+    let api = Api::new(store, desk, pages.clone(), control).router();
     stages.spawn(named("page", pages.clone().run()));
     stages.spawn(named("api", async move { axum::serve(Bounded::new(http), api).await }));
 

@@ -3,13 +3,14 @@
 use std::fmt::Write;
 
 use crate::alerts::Phase;
+use crate::control::Counts;
 use crate::desk::Kept;
 use crate::store::Memory;
 use crate::view::own::Streams;
 
 /// The exposition.
 #[must_use]
-pub fn exposition(memory: &Memory, kept: &Kept, streams: Streams) -> String {
+pub fn exposition(memory: &Memory, kept: &Kept, streams: Streams, control: Counts) -> String {
     let mut out = String::new();
     let mut one = |name: &str, kind: &str, help: &str, value: u64| {
         // Writing to a string cannot fail.
@@ -77,7 +78,30 @@ pub fn exposition(memory: &Memory, kept: &Kept, streams: Streams) -> String {
         streams.refused,
     );
     per_node(&mut out, memory);
+    orders(&mut out, control);
     out
+}
+
+fn orders(out: &mut String, control: Counts) {
+    let Counts { leases, intents } = control;
+    let rows = [
+        ("diarwatch_leases_held", "gauge", "Restarts that may be under way in the fleet.", leases.held),
+        (
+            "diarwatch_leases_granted_total",
+            "counter",
+            "Leave that agents got to stop a worker.",
+            leases.granted,
+        ),
+        ("diarwatch_leases_denied_total", "counter", "Times that an agent was told to wait.", leases.denied),
+        ("diarwatch_leases_expired_total", "counter", "Leases that nobody gave back.", leases.expired),
+        ("diarwatch_intents_sent_total", "counter", "Orders of people that went to an agent.", intents.sent),
+        ("diarwatch_intents_done_total", "counter", "Orders that an agent followed.", intents.done),
+        ("diarwatch_intents_refused_total", "counter", "Orders that an agent refused.", intents.refused),
+        ("diarwatch_intents_rejected_total", "counter", "Orders turned away at the door.", intents.rejected),
+    ];
+    for (name, kind, help, value) in rows {
+        let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
+    }
 }
 
 fn per_node(out: &mut String, memory: &Memory) {

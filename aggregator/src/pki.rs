@@ -216,6 +216,33 @@ mod tests {
     }
 
     #[test]
+    fn what_a_key_signs_only_its_own_certificate_verifies() {
+        use diarwatch_shared::identity::verify;
+        use rustls::pki_types::CertificateDer;
+        use rustls::pki_types::pem::PemObject;
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), &[NodeId::new("gpu-01").unwrap()], clock::now()).unwrap();
+        let certificate =
+            |name: &str| CertificateDer::from_pem_file(dir.path().join(format!("{name}.pem"))).unwrap();
+        let signature = identity(dir.path(), "aggregator").signer().unwrap().sign(b"restart w").unwrap();
+        let own = certificate("aggregator");
+        assert!(verify(&own, b"restart w", &signature).is_ok());
+        assert!(verify(&own, b"restart x", &signature).is_err());
+        assert!(verify(&own, b"restart w", &signature[1..]).is_err());
+        assert!(verify(&own, b"restart w", &[]).is_err());
+        assert!(verify(&certificate("gpu-01"), b"restart w", &signature).is_err());
+        assert!(verify(&certificate("ca"), b"restart w", &signature).is_err());
+    }
+
+    #[test]
+    fn nothing_is_said_before_the_handshake_is_over() {
+        let dir = tempfile::tempdir().unwrap();
+        init(dir.path(), &[NodeId::new("gpu-01").unwrap()], clock::now()).unwrap();
+        assert_eq!(identity(dir.path(), "aggregator").server().unwrap().max_early_data_size, 0);
+        assert!(!identity(dir.path(), "gpu-01").client().unwrap().enable_early_data);
+    }
+
+    #[test]
     fn nothing_that_exists_is_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         init(dir.path(), &[], clock::now()).unwrap();

@@ -10,9 +10,11 @@ use std::time::Duration;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{
+    CertificateDer, PrivateKeyDer, ServerName, SignatureVerificationAlgorithm, UnixTime,
+};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
+use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig, SignatureScheme};
 
 use crate::clock::UnixMicros;
 use crate::node::NodeId;
@@ -44,6 +46,24 @@ pub enum IdentityError {
     /// The certificate names no node.
     #[error("certificate names no node: it has no DNS name that ends in `{NODE_SUFFIX}`")]
     NoNode,
+    /// A text was not signed by the key of this certificate.
+    #[error("the signature is not that of the peer's certificate")]
+    Forged,
+}
+
+/// The key of a certificate, to sign a text by.
+#[derive(Debug)]
+pub struct Signer(Box<dyn rustls::sign::Signer>);
+
+impl Signer {
+    /// Signs the bytes as they are. TLS 1.3 signs with this key too, but never bytes that are JSON: each
+    /// of its texts begins with 64 blanks and a word.
+    ///
+    /// # Errors
+    /// When the key refuses.
+    pub fn sign(&self, bytes: &[u8]) -> Result<Vec<u8>, IdentityError> {
+        self.0.sign(bytes).map_err(unfit)
+    }
 }
 
 /// A CA, a certificate of it and the key, as read from PEM files.
@@ -100,6 +120,17 @@ impl Identity {
         verified.map(drop).map_err(|error| refused(&error))
     }
 
+    /// The key of this identity, for texts that the other end verifies by the certificate.
+    ///
+    /// # Errors
+    /// When the key is of a kind that nobody verifies here.
+    pub fn signer(&self) -> Result<Signer, IdentityError> {
+        let key = provider().key_provider.load_private_key(self.key.clone_key()).map_err(unfit)?;
+        let offered: Vec<_> = mapping().iter().map(|(scheme, _)| *scheme).collect();
+        let signer = key.choose_scheme(&offered).ok_or_else(|| unfit("no scheme to sign by fits the key"))?;
+        Ok(Signer(signer))
+    }
+
     /// The client side, for the agent.
     ///
     /// # Errors
@@ -143,6 +174,21 @@ pub fn node_of(certificate: &CertificateDer<'_>) -> Result<NodeId, IdentityError
     let parsed = webpki::EndEntityCert::try_from(certificate).map_err(unfit)?;
     let node = parsed.valid_dns_names().find_map(|name| name.strip_suffix(NODE_SUFFIX).map(str::to_owned));
     NodeId::new(node.ok_or(IdentityError::NoNode)?).map_err(unfit)
+}
+
+/// Whether the key of `certificate` signed these bytes. The certificate itself is not judged: ask only
+/// for one that a connection has verified.
+///
+/// # Errors
+/// When it did not.
+pub fn verify(certificate: &CertificateDer<'_>, bytes: &[u8], signature: &[u8]) -> Result<(), IdentityError> {
+    let parsed = webpki::EndEntityCert::try_from(certificate).map_err(unfit)?;
+    // As in TLS 1.3, one algorithm a scheme.
+    let mut algorithms = mapping().iter().filter_map(|(_, algorithms)| algorithms.first());
+    let signed = |algorithm: &&'static dyn SignatureVerificationAlgorithm| {
+        parsed.verify_signature(*algorithm, bytes, signature).is_ok()
+    };
+    if algorithms.any(signed) { Ok(()) } else { Err(IdentityError::Forged) }
 }
 
 /// A node's certificate, as far as it can be judged without its key.
@@ -207,6 +253,13 @@ fn verify_node(
     let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider()).build().map_err(unfit)?;
     let (leaf, chain) = chain.split_first().ok_or(IdentityError::NoNode)?;
     Ok(verifier.verify_client_cert(leaf, chain, at).map(drop))
+}
+
+type Mapping = &'static [(SignatureScheme, &'static [&'static dyn SignatureVerificationAlgorithm])];
+
+/// Schemes of signatures, each with what verifies it.
+fn mapping() -> Mapping {
+    provider().signature_verification_algorithms.mapping
 }
 
 /// The one TLS provider.

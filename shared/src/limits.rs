@@ -9,6 +9,10 @@ pub const FRAME_BYTES_MAX: usize = 64 * 1024;
 pub const SCHEMA_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes of one control message.
 pub const CONTROL_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of one intent as JSON.
+pub const INTENT_BYTES_MAX: usize = 4 * 1024;
+/// Characters of the reason that a person gives for an order.
+pub const REASON_CHARS_MAX: usize = 300;
 /// Bytes of one event, evidence included.
 pub const EVENT_BYTES_MAX: usize = 60 * 1024;
 /// Groups (sets of series read at the same instants) in a schema.

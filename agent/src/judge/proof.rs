@@ -161,7 +161,7 @@ impl State {
             }
             Err(problem) => {
                 let reason = format!("it says that it is ready, but a job made up for it failed: {problem}");
-                self.stop_for(Cause::ProofFailed, reason, Patience::Short, bench);
+                self.disprove(Cause::ProofFailed, reason, bench);
             }
         }
     }
@@ -217,7 +217,16 @@ impl State {
 
     fn fell_to_cpu(&mut self, bench: &mut Bench) {
         let reason = "it came up without GPU memory: it would do its jobs on the CPU, 7 to 20 times slower";
-        self.stop_for(Cause::FellToCpu, reason.to_owned(), Patience::Short, bench);
+        self.disprove(Cause::FellToCpu, reason.to_owned(), bench);
+    }
+
+    /// Its proof failed: it is stopped, or, where that may not be, told of and taken as it is.
+    fn disprove(&mut self, cause: Cause, reason: String, bench: &mut Bench) {
+        self.wish(cause, reason, Patience::Short, bench);
+        if let Some(alive) = self.alive_mut().filter(|alive| alive.stopping.is_none()) {
+            alive.proof = Proof::Done;
+            self.become_ready(bench);
+        }
     }
 
     /// Health that was proved long enough, or by a job, begins everything afresh.

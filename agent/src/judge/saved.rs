@@ -86,7 +86,7 @@ impl State {
         let breaker = saved.breaker.map(|(opened, tries, next)| Breaker {
             opened: ago(opened),
             tries,
-            next: now.saturating_add(next.since(wall).min(longest)),
+            next: if next > wall { now.saturating_add(next.since(wall).min(longest)) } else { ago(next) },
         });
         Self {
             loads: Loads::of(saved.loads_ms.iter().map(|ms| Duration::from_millis(*ms))),

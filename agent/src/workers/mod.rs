@@ -73,7 +73,7 @@ impl Ground {
     /// Nothing but a place for outputs.
     #[must_use]
     pub fn bare(out: mpsc::Sender<WorkerOutput>) -> Self {
-        Self { out, board: None, leases: Leases, memory: None, jobs: None }
+        Self { out, board: None, leases: Leases::default(), memory: None, jobs: None }
     }
 }
 

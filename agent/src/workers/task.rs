@@ -21,7 +21,7 @@ use super::{Ways, WorkerOutput, say};
 use crate::config::worker::WorkerConfig;
 use crate::evidence::ProbeSeen;
 use crate::findings::Finding;
-use crate::judge::{Input, JudgeConfig, State, Wanted, step};
+use crate::judge::{Input, JudgeConfig, Phase, State, Wanted, step};
 use crate::listen;
 use crate::orders::Order;
 use crate::probe::ProbeResult;
@@ -30,6 +30,8 @@ use crate::words::Words;
 
 /// Events of one worker that wait for the frame stage before the worker's task waits as well.
 pub const EVENTS_WAITING_MAX: usize = 256;
+/// From one probe to the next while a worker comes up, at most: what is waited for is time without a worker.
+const COMING_UP_INTERVAL: Duration = Duration::from_millis(250);
 /// How long the events that still wait at a stop are offered to the frame stage, in milliseconds.
 pub const FLUSH_MS_MAX: u64 = 2_000;
 /// From one status, and one look from outside, to the next when nothing changes, in milliseconds.
@@ -267,7 +269,7 @@ impl<D: Driver> Worker<D> {
         let now = clock::uptime();
         self.probing = None;
         self.last_probe = None;
-        self.probe_due = now.saturating_add(self.config.readiness.interval.0);
+        self.probe_due = now.saturating_add(self.probe_wait());
         if self.state.pid().is_some() {
             self.looker.begin();
         }
@@ -281,9 +283,14 @@ impl<D: Driver> Worker<D> {
         if self.probing.is_some() || now < self.probe_due {
             return;
         }
-        self.probe_due = now.saturating_add(self.config.readiness.interval.0);
+        self.probe_due = now.saturating_add(self.probe_wait());
         let (prober, config) = (self.ways.prober.clone(), self.config.readiness.clone());
         self.probing = Some(Box::pin(async move { (pid, prober.probe(&config).await) }));
+    }
+
+    fn probe_wait(&self) -> Duration {
+        let usual = self.config.readiness.interval.0;
+        if self.state.phase() == Phase::Starting { usual.min(COMING_UP_INTERVAL) } else { usual }
     }
 
     pub(super) async fn emit(&mut self, what: What) {

@@ -17,7 +17,7 @@ use diarwatch_shared::wire::record::{self, Kind};
 use diarwatch_shared::wire::{Codec, v1};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
-use tokio::sync::mpsc;
+use tokio::sync::{broadcast, mpsc};
 
 /// Schemas that one stream may bring, as the aggregator has it.
 const STREAM_SCHEMAS_MAX: usize = 64;
@@ -35,6 +35,8 @@ pub struct Seen {
     /// Connections that were begun, and those that stood.
     pub attempts: usize,
     pub connections: usize,
+    /// Those that are greeted and hear what is said.
+    pub welcomed: usize,
     /// Streams of frames, over all connections.
     pub streams: usize,
     /// Frames that came again.
@@ -43,6 +45,8 @@ pub struct Seen {
     pub faults: Vec<String>,
     /// Whether it keeps its acks to itself, as one that is cut off right before them.
     pub silent: bool,
+    /// What was said on the control streams behind the hello.
+    pub heard: Vec<FromAgent>,
     /// How far its clock is ahead.
     pub ahead: Duration,
 }
@@ -59,6 +63,8 @@ impl Seen {
 pub struct Aggregator {
     endpoint: Endpoint,
     seen: Arc<Mutex<Seen>>,
+    /// What every connection is told.
+    words: broadcast::Sender<FromAggregator>,
 }
 
 impl Aggregator {
@@ -73,7 +79,7 @@ impl Aggregator {
         let tls = identity.unwrap().server().unwrap();
         let config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).unwrap()));
         let endpoint = Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap();
-        let aggregator = Self { endpoint, seen: Arc::default() };
+        let aggregator = Self { endpoint, seen: Arc::default(), words: broadcast::channel(ACKS_MAX).0 };
         tokio::spawn(aggregator.clone().serve());
         aggregator
     }
@@ -94,6 +100,11 @@ impl Aggregator {
     /// Has a clock that is ahead of everybody's.
     pub fn set_ahead(&self, by: Duration) {
         self.seen.lock().unwrap().ahead = by;
+    }
+
+    /// Says this to whoever is connected.
+    pub fn say(&self, message: FromAggregator) {
+        self.words.send(message).unwrap();
     }
 
     /// Ends every connection with these words.
@@ -131,8 +142,17 @@ impl Aggregator {
         let clock = clock::now().plus(self.read(|seen| seen.ahead));
         tell(&mut say, &FromAggregator::Welcome { version: "test".into(), durable, clock }).await?;
         let (ack, mut acks) = mpsc::channel(ACKS_MAX);
+        let mut words = self.words.subscribe();
+        let this = self.clone();
+        tokio::spawn(async move {
+            while let Ok(Some((Kind::Control, message))) = record::read(&mut hear).await {
+                this.seen.lock().unwrap().heard.push(serde_json::from_slice(&message).unwrap());
+            }
+        });
+        self.seen.lock().unwrap().welcomed += 1;
         loop {
             tokio::select! {
+                Ok(message) = words.recv() => tell(&mut say, &message).await?,
                 stream = connection.accept_uni() => {
                     let (this, connection, ack) = (self.clone(), connection.clone(), ack.clone());
                     let stream = stream.ok()?;

@@ -19,6 +19,7 @@ use diarwatch_shared::wire::record::{self, Kind};
 use diarwatch_shared::wire::v1::{self, FLAG_KEYFRAME, Header};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, TransportConfig};
+use rustls::pki_types::CertificateDer;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -40,7 +41,7 @@ pub(crate) struct Agent {
     pub(crate) live: Stream,
     epoch: Epoch,
     hear: RecvStream,
-    _say: SendStream,
+    say: SendStream,
 }
 
 impl Agent {
@@ -60,7 +61,7 @@ impl Agent {
             panic!("no welcome")
         };
         let live = Stream::open(&connection, epoch).await;
-        Self { connection, welcome: durable, live, epoch, hear, _say: say }
+        Self { connection, welcome: durable, live, epoch, hear, say }
     }
 
     /// Another stream of frames, as the one for the backlog.
@@ -100,6 +101,32 @@ impl Agent {
                 return durable;
             }
         }
+    }
+
+    /// Says something on the control stream.
+    pub(crate) async fn tell(&mut self, message: &FromAgent) {
+        self.record(Kind::Control, &serde_json::to_vec(message).unwrap()).await;
+    }
+
+    /// Any record on the control stream. A connection that was ended meanwhile is no fault here.
+    pub(crate) async fn record(&mut self, kind: Kind, body: &[u8]) {
+        let _ = record::write(&mut self.say, kind, body).await;
+    }
+
+    /// What the aggregator says next that is no ack.
+    pub(crate) async fn heard(&mut self) -> FromAggregator {
+        loop {
+            let message = hear_one(&mut self.hear).await.unwrap();
+            if !matches!(message, FromAggregator::Ack { .. }) {
+                return message;
+            }
+        }
+    }
+
+    /// The certificate at the other end.
+    pub(crate) fn peer(&self) -> CertificateDer<'static> {
+        let chain = self.connection.peer_identity().unwrap().downcast::<Vec<CertificateDer<'static>>>();
+        chain.unwrap().remove(0)
     }
 
     /// Why the aggregator ended the connection.

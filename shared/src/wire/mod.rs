@@ -7,6 +7,7 @@
 //! no alert fires from it.
 
 pub mod control;
+pub mod intent;
 pub mod record;
 pub mod v1;
 
