@@ -8,7 +8,7 @@ STEP  := .ci/step
 .DEFAULT_GOAL := help
 # Cargo uses all cores by itself; two cargos at once would only wait for one lock.
 .NOTPARALLEL:
-.PHONY: help build demo smoke nodes-test page-test page-screens test lint format clippy docs deny bench cli-bench rules-check clean-demo install standins-static
+.PHONY: help build demo smoke nodes-test page-test page-screens test lint format clippy docs deny bench cli-bench restart-bench rules-check clean-demo install standins-static
 
 help: ## Lists these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ bench: ## Runs the benches in benches/, or says that there is none yet
 
 cli-bench: ## How long `diarwatch status` takes, from the start of its process to its end
 	@$(STEP) "bench cli" cargo bench --locked -p diarwatch-agent --bench cli
+
+restart-bench: ## From kill -9 to the new process, beside supervisord and systemd's own; wants root
+	@$(STEP) "bench restart" cargo bench --locked -p diarwatch-agent --bench restart
 
 rules-check: build ## Runs `rules check` on the shipped rule files and on the requirements' own
 	@$(STEP) "rules-check" .ci/rules-check $(BIN)/diarwatch-aggregator

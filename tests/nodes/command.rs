@@ -33,9 +33,14 @@ impl Output {
 
 /// Runs a program to its end, or for [`PATIENCE`].
 pub(crate) fn run(words: &[&str], input: &[u8]) -> Result<Output, String> {
+    run_within(PATIENCE, words, input)
+}
+
+/// Runs a program to its end, or for that long.
+pub(crate) fn run_within(limit: Duration, words: &[&str], input: &[u8]) -> Result<Output, String> {
     let said = |error| format!("{}: {error}", words.join(" "));
     let mut limited = Command::new("timeout");
-    limited.args(["--kill-after=1", &PATIENCE.as_secs().to_string()]).args(words);
+    limited.args(["--kill-after=1", &limit.as_secs().to_string()]).args(words);
     let pipes = limited.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = pipes.spawn().map_err(said)?;
     // Who does not read its input has ended, and its exit says why.

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use crate::command::{Output, PATIENCE, run, until};
 use crate::lab::{Lab, remove};
+use crate::root::target;
 
 /// How long an orderly stop may take.
 const STOP: Duration = Duration::from_secs(15);
@@ -28,15 +29,15 @@ pub(crate) struct Engine<'lab> {
     dockerd: Child,
 }
 
-/// Cargo's target folder: this program lies in its `debug/deps`.
-pub(crate) fn target() -> PathBuf {
-    let program = std::env::current_exe().unwrap_or_default();
-    program.ancestors().nth(3).map(PathBuf::from).unwrap_or_default()
-}
-
 /// Where `.ci/install` unpacks the engine.
 pub(crate) fn tools() -> PathBuf {
     target().join("tools/docker")
+}
+
+/// What is missing for an engine.
+pub(crate) fn lacks() -> Option<String> {
+    let engine = tools().join("usr/sbin/dockerd");
+    (!engine.exists()).then(|| format!("{} is not there (.ci/install unpacks it)", engine.display()))
 }
 
 /// A program that needs no library, for images.

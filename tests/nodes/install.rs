@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::command::must;
-use crate::docker::target;
 use crate::lab::{LAB_ADDRESS, Lab};
 use crate::node::Node;
+use crate::root::target;
 
 /// The agent's unit.
 pub(crate) const UNIT: &str = "diarwatch-agent.service";

@@ -35,8 +35,8 @@ pub(crate) const SKIPPED: u8 = 77;
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        ["check"] => outside::run(""),
-        ["check", word] => outside::run(word),
+        ["check"] => report::outside(""),
+        ["check", word] => report::outside(word),
         ["inside", root, name, word] => report::run(root.as_ref(), name, word),
         _ => ExitCode::SUCCESS,
     }

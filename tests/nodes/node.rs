@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::Duration;
 
-use crate::command::{Output, PATIENCE, must, run, until};
+use crate::command::{Output, PATIENCE, must, run, run_within, until};
 use crate::lab::{Lab, Layout, kill, layout, processes, remove, version_2};
 
 /// How long an orderly end may take.
@@ -20,6 +20,8 @@ const POWER_OFF: Duration = Duration::from_secs(5);
 const CONSOLE_LINES: usize = 3;
 /// The last number of the first node's address is one more.
 const ADDRESSES: u8 = 10;
+/// Runs a command as a unit of the node, to its end.
+const TRANSIENT: [&str; 5] = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect"];
 
 /// How a node sees cgroups.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,7 +68,12 @@ impl<'lab> Node<'lab> {
 
     /// Runs a command as root of the node, to its end.
     pub(crate) fn exec(&self, words: &[&str]) -> Output {
-        self.unit(&[], words)
+        self.exec_within(PATIENCE, words)
+    }
+
+    /// The same for what takes longer.
+    pub(crate) fn exec_within(&self, limit: Duration, words: &[&str]) -> Output {
+        self.enter_within(limit, &[&TRANSIENT[..], &["--"], words].concat(), b"")
     }
 
     /// The same as another user of the node.
@@ -222,15 +229,22 @@ impl<'lab> Node<'lab> {
     }
 
     fn unit(&self, more: &[&str], words: &[&str]) -> Output {
-        let transient = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect"];
-        self.enter(&[&transient, more, &["--"], words].concat(), b"")
+        self.enter(&[&TRANSIENT[..], more, &["--"], words].concat(), b"")
     }
 
     /// Only for commands of this file: see above.
     fn enter(&self, words: &[&str], input: &[u8]) -> Output {
+        self.enter_within(PATIENCE, words, input)
+    }
+
+    fn enter_within(&self, limit: Duration, words: &[&str], input: &[u8]) -> Output {
         let leader = self.leader.to_string();
         let all = [&["nsenter", "-t", &leader, "-a", "--"], words].concat();
-        run(&all, input).unwrap_or_else(|error| Output { code: -1, out: String::new(), err: error })
+        run_within(limit, &all, input).unwrap_or_else(|error| Output {
+            code: -1,
+            out: String::new(),
+            err: error,
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! The outer half, on the machine itself. Takes nothing from the machine but root and its programs;
-//! gives a root for nodes, then the checks in a lab, and what they ended with.
+//! gives a root for nodes, then this program again in a lab, and what that ended with. A bench that wants
+//! nodes (`agent/benches/restart`) uses it as well.
 //!
 //! What stands around the lab: a process namespace whose first process dies when this one does
 //! (`--pdeathsig`, `--kill-child`), and takes all others with it; a mount and a network namespace, which
@@ -8,7 +9,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use diarwatch_shared::daemon;
@@ -16,8 +16,7 @@ use tokio::process::Command;
 
 use crate::command::until;
 use crate::lab::{CGROUPS, NAME};
-use crate::root::Release;
-use crate::{SKIPPED, docker};
+use crate::root::{Release, target};
 
 /// What the tests call, and Debian's packages of it.
 const PROGRAMS: [(&str, &str); 7] = [
@@ -32,28 +31,20 @@ const PROGRAMS: [(&str, &str); 7] = [
 /// How long the kernel may take to end a lab's processes.
 const ENDING: Duration = Duration::from_secs(20);
 
-/// Why there were no checks.
-enum Stop {
+/// Why the inner half did not come to its end.
+pub(crate) enum Stop {
+    /// This machine lacks something.
     Missing(String),
+    /// What stands around the lab went wrong.
     Failed(String),
+    /// A signal ended it.
     Signal,
 }
 
-/// Prepares, runs the checks whose name has the word, and clears up.
-pub(crate) fn run(word: &str) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    match runtime.block_on(work(word)) {
-        Ok(code) => ExitCode::from(code),
-        Err(Stop::Missing(why)) => {
-            println!("nodes SKIPPED: {why}");
-            ExitCode::from(SKIPPED)
-        }
-        Err(Stop::Failed(why)) => {
-            eprintln!("nodes-test: {why}");
-            ExitCode::FAILURE
-        }
-        Err(Stop::Signal) => ExitCode::from(130),
-    }
+/// Prepares, runs this program in a lab as `inside ROOT NAME WORD`, and clears up; gives what it ended with.
+pub(crate) fn run(word: &str) -> Result<u8, Stop> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Stop::Failed(format!("a runtime: {error}")))?.block_on(work(word))
 }
 
 async fn work(word: &str) -> Result<u8, Stop> {
@@ -63,7 +54,7 @@ async fn work(word: &str) -> Result<u8, Stop> {
         return Err(Stop::Missing("this machine allows no namespaces (unshare --mount --pid --net)".into()));
     }
     let release = Release::machines_own().map_err(Stop::Missing)?;
-    let root = release.folder(&docker::target());
+    let root = release.folder(&target());
     if !root.exists() {
         make(&release, &root).await?;
     }
@@ -122,11 +113,7 @@ fn missing() -> Option<String> {
     let here = |name: &str| std::env::split_paths(&path).any(|folder| folder.join(name).exists());
     let absent: Vec<&str> =
         PROGRAMS.iter().filter(|(name, _)| !here(name)).map(|(_, package)| *package).collect();
-    if !absent.is_empty() {
-        return Some(format!("not installed: {} (.ci/install installs it)", absent.join(", ")));
-    }
-    let engine = docker::tools().join("usr/sbin/dockerd");
-    (!engine.exists()).then(|| format!("{} is not there (.ci/install unpacks it)", engine.display()))
+    (!absent.is_empty()).then(|| format!("not installed: {} (.ci/install installs it)", absent.join(", ")))
 }
 
 /// Removes a lab's folders of cgroups in each hierarchy; says whether none is left.

@@ -8,13 +8,31 @@ use std::sync::Mutex;
 
 use diarwatch_shared::clock;
 
-use crate::SKIPPED;
 use crate::checks::{self, Check};
 use crate::lab::Lab;
 use crate::node::Node;
+use crate::outside::{self, Stop};
+use crate::{SKIPPED, docker};
 
 /// Checks at the same time: most of them wait for something.
 const AT_ONCE: usize = 2;
+
+/// Runs the checks whose name has the word, in a lab, and tells why there were none.
+pub(crate) fn outside(word: &str) -> ExitCode {
+    let lacks = docker::lacks().map_or(Ok(()), |why| Err(Stop::Missing(why)));
+    match lacks.and_then(|()| outside::run(word)) {
+        Ok(code) => ExitCode::from(code),
+        Err(Stop::Missing(why)) => {
+            println!("nodes SKIPPED: {why}");
+            ExitCode::from(SKIPPED)
+        }
+        Err(Stop::Failed(why)) => {
+            eprintln!("nodes-test: {why}");
+            ExitCode::FAILURE
+        }
+        Err(Stop::Signal) => ExitCode::from(130),
+    }
+}
 
 /// Enters the lab and runs the checks whose name has the word.
 pub(crate) fn run(root: &Path, name: &str, word: &str) -> ExitCode {

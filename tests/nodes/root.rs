@@ -64,6 +64,12 @@ impl Release {
     }
 }
 
+/// Cargo's target folder: this program lies in its `debug/deps` or `release/deps`.
+pub(crate) fn target() -> PathBuf {
+    let program = std::env::current_exe().unwrap_or_default();
+    program.ancestors().nth(3).map(PathBuf::from).unwrap_or_default()
+}
+
 /// The first mirror of the release that this machine's apt knows, in either of its two formats.
 fn machines_mirror(suite: &str) -> Option<String> {
     let lists = fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().filter_map(Result::ok);
