@@ -15,6 +15,7 @@ use common::aggregator::Aggregator;
 use common::{NODE, Node, PATIENCE};
 use diarwatch_agent::board::Board;
 use diarwatch_agent::config::SpoolConfig;
+use diarwatch_agent::config::worker::DriverKind;
 use diarwatch_agent::fleet::Fleet;
 use diarwatch_agent::judge::Phase;
 use diarwatch_agent::leases::{Lease, Leases, Wish};
@@ -121,6 +122,7 @@ fn status() -> WorkerStatus {
     WorkerStatus {
         worker: WorkerId::new("w").unwrap(),
         service: "w".into(),
+        driver: DriverKind::Child,
         phase: Phase::Ready,
         ready: Some(true),
         pid: None,
@@ -130,7 +132,13 @@ fn status() -> WorkerStatus {
         last_exit: None,
         next_start_in_ms: None,
         since: UnixMicros(1),
+        held_by: None,
+        drained_by: None,
+        restarts_in_window: 0,
+        breaker_open: false,
         statuses_dropped: 0,
+        findings_dropped: 0,
+        why: Default::default(),
     }
 }
 

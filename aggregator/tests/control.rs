@@ -14,6 +14,7 @@ mod common;
 use common::agent::{Agent, Beating, identity, ready};
 use common::{NEIGHBOUR, NODE, Site, client, run, text, toml, until, until_so};
 use diarwatch_agent::board::Board;
+use diarwatch_agent::config::worker::DriverKind;
 use diarwatch_agent::fleet::Fleet;
 use diarwatch_agent::judge::Phase;
 use diarwatch_agent::leases::{Lease, Leases, Wish};
@@ -342,6 +343,7 @@ fn status() -> WorkerStatus {
     WorkerStatus {
         worker: worker("w"),
         service: "w".into(),
+        driver: DriverKind::Child,
         phase: Phase::Ready,
         ready: Some(true),
         pid: None,
@@ -351,6 +353,12 @@ fn status() -> WorkerStatus {
         last_exit: None,
         next_start_in_ms: None,
         since: UnixMicros(1),
+        held_by: None,
+        drained_by: None,
+        restarts_in_window: 0,
+        breaker_open: false,
         statuses_dropped: 0,
+        findings_dropped: 0,
+        why: Default::default(),
     }
 }

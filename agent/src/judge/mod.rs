@@ -82,7 +82,7 @@ pub struct JudgeConfig {
 }
 
 /// Where a worker is, in a word for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Its process is being started, loads, or proves itself.
@@ -98,6 +98,7 @@ pub enum Phase {
     /// It does not run, and a person wants it so.
     LeftAlone,
     /// Whoever runs it does not answer.
+    #[default]
     Unknown,
 }
 

@@ -12,7 +12,7 @@ use super::{Bench, JudgeConfig, Leave, Phase, Stage, State, millis};
 use diarwatch_shared::event::Cause;
 
 /// The explanation; times are milliseconds from now or ago.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Why {
     /// Where it is.
     pub phase: Phase,
