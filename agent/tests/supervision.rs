@@ -85,6 +85,7 @@ fn ask(node: &Node, question: &Value) -> Value {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one life of a job, from its begin to its end")]
 fn a_job_is_given_back_once_and_set_aside_when_it_ended_a_second_worker() {
     let mut node = Node::new();
     let path = |name: &str| node.path(name).display().to_string();

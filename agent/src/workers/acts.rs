@@ -11,7 +11,7 @@ use super::errand::{self, Brought};
 use super::task::Worker;
 use crate::evidence::View;
 use crate::judge::ladder::Deed;
-use crate::judge::{Action, Input};
+use crate::judge::{Action, Input, Phase};
 use crate::restart::{Driver, Exit};
 
 /// Errands of one worker that may be under way; more are not begun, and said.
@@ -89,7 +89,8 @@ impl<D: Driver> Worker<D> {
         let (jobs, jobs_in_memory, nameless) = self.looker.jobs_now(&self.config, board.as_ref());
         let ended = Ended {
             config: self.config.clone(),
-            restart: self.state.restarts().saturating_add(1),
+            // A restart without a wait is counted by now, any other is yet to come.
+            restart: self.state.restarts().saturating_add(u64::from(self.state.phase() != Phase::Starting)),
             exit,
             cause,
             views: std::iter::once(decided).chain(views).collect(),

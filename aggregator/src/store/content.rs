@@ -16,7 +16,7 @@ pub enum Content {
     /// Values.
     Columns(Arc<Schema>, Body),
     /// Something happened.
-    Event(Event),
+    Event(Box<Event>),
     /// Frames that will never come.
     Gap(Gap),
     /// A sound envelope whose payload cannot be read, and why. It is kept, counted and acknowledged:
@@ -39,7 +39,7 @@ impl Content {
                 let body = frame::decode(&schema, header.base, payload).map_err(|error| error.to_string())?;
                 Ok(Self::Columns(schema, body))
             }
-            Codec::Event => Event::from_bytes(payload).map(Self::Event),
+            Codec::Event => Event::from_bytes(payload).map(|event| Self::Event(Box::new(event))),
             Codec::Gap => {
                 let gap: Gap = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
                 let in_place = gap.epoch == header.epoch && gap.from == header.seq && gap.to > gap.from;

@@ -135,7 +135,7 @@ impl Memory {
         state.epoch_frames += u64::from(state.epoch == Some(header.epoch));
         match content {
             Content::Columns(schema, body) => self.head.insert(node, &schema, &body, arrived, live),
-            Content::Event(event) => self.event(node, event, arrived),
+            Content::Event(event) => self.event(node, *event, arrived),
             Content::Gap(_) => {}
             Content::Opaque(_) => state.frames_opaque += 1,
         }
@@ -225,7 +225,7 @@ mod tests {
     }
 
     fn event(at: u64) -> Content {
-        Content::Event(Event::new(UnixMicros(at), What::GpuDriverRecovered))
+        Content::Event(Box::new(Event::new(UnixMicros(at), What::GpuDriverRecovered)))
     }
 
     #[test]

@@ -57,7 +57,6 @@ pub(super) fn get(common: &Common, path: &str) -> Result<Value, Trouble> {
 
 /// Hands the aggregator what is wanted, with the token in that file; gives the intent's id. The intent is on
 /// its way then, and [`wait_intent`] tells what became of it.
-#[cfg_attr(not(test), expect(dead_code, reason = "the verbs of `diarwatch worker` call it"))]
 pub(super) fn post_intent(common: &Common, token_file: &Path, wish: &IntentWish) -> Result<String, Trouble> {
     let base = common.aggregator.trim_end_matches('/');
     if !keeps_secrets(base) {
@@ -77,7 +76,6 @@ pub(super) fn post_intent(common: &Common, token_file: &Path, wish: &IntentWish)
 
 /// Looks until an intent has an outcome, for at most so long; gives its entry of `/api/v1/intents` when it
 /// is done, and the agent's reason when it is not.
-#[cfg_attr(not(test), expect(dead_code, reason = "the verbs of `diarwatch worker` call it"))]
 pub(super) fn wait_intent(common: &Common, id: &str, patience: Duration) -> Result<Value, Trouble> {
     let end = clock::uptime().saturating_add(patience);
     let hint = format!("curl -sS {}/api/v1/intents", common.aggregator.trim_end_matches('/'));

@@ -32,7 +32,7 @@ const ONE: &[Form] = &[Form::Table];
 
 const NOW: &[&str] = &["socket", "timeout", "watch", "lang", "tz", "color"];
 const ASKS: &[&str] = &["socket", "timeout", "lang", "tz", "color"];
-const ORDERS: &[&str] = &["socket", "timeout", "lang", "color"];
+const ORDERS: &[&str] = &["socket", "timeout", "lang", "color", "fleet", "aggregator"];
 const PAST: &[&str] = &["socket", "timeout", "since", "lang", "tz", "color"];
 const ANYWHERE: &[&str] = &["socket", "timeout", "watch", "lang", "tz", "color", "fleet", "aggregator"];
 const FLEET: &[&str] = &["timeout", "watch", "lang", "tz", "color", "fleet", "aggregator"];

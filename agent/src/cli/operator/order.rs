@@ -4,6 +4,8 @@
 //! The agent answers an order when its worker's task has taken it, for which it is given longer than for a
 //! question; `--wait` follows the worker until it is ready again.
 
+mod remote;
+
 use std::io::{BufRead, IsTerminal, Read, Write, stderr, stdin};
 use std::time::Duration;
 
@@ -46,6 +48,8 @@ pub(super) struct Options {
     /// Why; it stands in the event and in the log.
     #[arg(long, value_name = "TEXT", value_parser = parse_reason)]
     reason: Option<String>,
+    #[command(flatten)]
+    far: remote::Far,
 }
 
 /// What a restart takes.
@@ -85,6 +89,11 @@ pub(super) fn plain(verb: Verb, options: &Options, common: &Common) -> Exit {
 pub(super) fn restart(options: &Restart, common: &Common) -> Exit {
     show(common, || {
         let lang = common.lang();
+        if common.fleet {
+            remote::check_restart(options.yes, options.wait, &options.order.name)?;
+            let done = send(common, Verb::Restart, &options.order, options.now)?;
+            return Ok(answer(&done, None, lang));
+        }
         let known = why(common, "worker restart", &options.order.name)?;
         if !options.yes
             && let Some(stake) = stake(&known, options.now, lang, || settings(common, &options.order.name))
@@ -113,9 +122,20 @@ pub(super) fn why(common: &Common, words: &str, name: &str) -> Result<Value, Tro
     })
 }
 
-/// Gives an order to this node's agent. One that goes through the aggregator branches off here.
+/// Gives an order to this node's agent, or through the aggregator to that of another.
 fn send(common: &Common, verb: Verb, options: &Options, now: bool) -> Result<Value, Trouble> {
     let name_of_worker = &options.name;
+    if common.fleet {
+        return remote::send(
+            common,
+            &options.far,
+            name(verb),
+            name_of_worker,
+            now,
+            options.reason.as_deref(),
+        );
+    }
+    options.far.check_local()?;
     let question = json!({
         "ask": "order", "worker": name_of_worker, "verb": verb, "now": now, "reason": options.reason,
     });
