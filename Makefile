@@ -23,7 +23,7 @@ smoke: build ## Kills a worker and cuts the link for 5 s without a person; exits
 	@echo "==> smoke"
 	@$(BIN)/diarwatch-standins smoke
 
-nodes-test: build ## Checks in real systemd nodes and a real Docker Engine; wants root (ALLOW_SKIP=1: or skips)
+nodes-test: build standins-static ## Checks in real systemd nodes and a real Docker Engine; wants root (ALLOW_SKIP=1: or skips)
 	@.ci/nodes-test
 
 page-test: build ## Checks the page in a headless Chromium: numbers, live, languages, keyboard, bytes

@@ -36,7 +36,7 @@ pub(crate) fn run(words: &[&str], input: &[u8]) -> Result<Output, String> {
     run_within(PATIENCE, words, input)
 }
 
-/// Runs a program to its end, or for that long.
+/// Runs a program to its end, or for so long.
 pub(crate) fn run_within(limit: Duration, words: &[&str], input: &[u8]) -> Result<Output, String> {
     let said = |error| format!("{}: {error}", words.join(" "));
     let mut limited = Command::new("timeout");

@@ -23,9 +23,10 @@ const STOP: Duration = Duration::from_secs(15);
 pub(crate) struct Engine<'lab> {
     /// Where it listens.
     pub(crate) socket: PathBuf,
+    pub(crate) folder: PathBuf,
     lab: &'lab Lab,
     name: String,
-    folder: PathBuf,
+    options: Vec<&'static str>,
     dockerd: Child,
 }
 
@@ -40,6 +41,12 @@ pub(crate) fn lacks() -> Option<String> {
     (!engine.exists()).then(|| format!("{} is not there (.ci/install unpacks it)", engine.display()))
 }
 
+/// The workers of containers: the stand-ins as one file that needs no library.
+pub(crate) fn standins() -> Result<PathBuf, String> {
+    let path = target().join("static/diarwatch-standins");
+    if path.exists() { Ok(path) } else { Err(format!("{}: not there; make standins-static", path.display())) }
+}
+
 /// A program that needs no library, for images.
 pub(crate) fn busybox() -> PathBuf {
     tools().join("bin/busybox")
@@ -48,25 +55,34 @@ pub(crate) fn busybox() -> PathBuf {
 impl<'lab> Engine<'lab> {
     /// Starts an engine and waits until it answers.
     pub(crate) fn start(lab: &'lab Lab) -> Result<Self, String> {
+        Self::start_with(lab, &[])
+    }
+
+    /// The same with further options of dockerd.
+    pub(crate) fn start_with(lab: &'lab Lab, options: &[&'static str]) -> Result<Self, String> {
         let name = format!("engine-{}", lab.number());
         let folder = lab.folder(&name)?;
-        let socket = folder.join("docker.sock");
-        let mut command = Command::new("dockerd");
-        command.arg("--data-root").arg(folder.join("data")).arg("--exec-root").arg(folder.join("exec"));
-        command.arg("--pidfile").arg(folder.join("pid")).arg(format!("--host=unix://{}", socket.display()));
-        command.args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"]);
-        command.arg(format!("--cgroup-parent={}", lab.cgroup(&format!("{name}-containers"))));
-        for (key, value) in environment(&socket) {
-            command.env(key, value);
-        }
-        let dockerd = lab.start(&name, false, &folder.join("log"), &mut command)?;
-        let mut engine = Self { socket, lab, name, folder, dockerd };
-        until("an answer of dockerd", PATIENCE, || engine.ended() || engine.docker(&["version"]).code == 0)?;
-        if engine.ended() {
-            let log = fs::read_to_string(engine.folder.join("log")).unwrap_or_default();
+        let (socket, options) = (folder.join("docker.sock"), options.to_vec());
+        let dockerd = dockerd(lab, &name, &folder, &options)?;
+        let mut engine = Self { socket, folder, lab, name, options, dockerd };
+        engine.answers()?;
+        Ok(engine)
+    }
+
+    /// Stops it as a package's upgrade does, and starts it again.
+    pub(crate) fn restart(&mut self) -> Result<(), String> {
+        self.stop();
+        self.dockerd = dockerd(self.lab, &self.name, &self.folder, &self.options)?;
+        self.answers()
+    }
+
+    fn answers(&mut self) -> Result<(), String> {
+        until("an answer of dockerd", PATIENCE, || self.ended() || self.docker(&["version"]).code == 0)?;
+        if self.ended() {
+            let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
             return Err(format!("dockerd ended: {}", log.lines().last().unwrap_or_default()));
         }
-        Ok(engine)
+        Ok(())
     }
 
     /// Asks the engine as a person does, by its own command.
@@ -105,6 +121,18 @@ impl<'lab> Engine<'lab> {
         self.must(&["inspect", "--format", template, container])
     }
 
+    fn stop(&mut self) {
+        let id = i32::try_from(self.dockerd.id()).unwrap_or_default();
+        if let Some(pid) = rustix::process::Pid::from_raw(id).filter(|_| !self.ended()) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        if until("dockerd to stop", STOP, || self.ended()).is_err() {
+            eprintln!("{}: would not stop: killed", self.name);
+            drop(self.dockerd.kill());
+            drop(self.dockerd.wait());
+        }
+    }
+
     fn ended(&mut self) -> bool {
         !matches!(self.dockerd.try_wait(), Ok(None))
     }
@@ -117,20 +145,27 @@ impl Drop for Engine<'_> {
         for container in running.split_whitespace() {
             drop(self.docker(&["kill", container]));
         }
-        let id = i32::try_from(self.dockerd.id()).unwrap_or_default();
-        if let Some(pid) = rustix::process::Pid::from_raw(id).filter(|_| !self.ended()) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        if until("dockerd to stop", STOP, || self.ended()).is_err() {
-            eprintln!("{}: would not stop: killed", self.name);
-            drop(self.dockerd.kill());
-            drop(self.dockerd.wait());
-        }
+        self.stop();
         // Shims and containers of an engine that was killed.
         self.lab.kill(&self.name);
         self.lab.kill(&format!("{}-containers", self.name));
         remove(&self.folder);
     }
+}
+
+/// Runs dockerd on what lies in its folder.
+fn dockerd(lab: &Lab, name: &str, folder: &Path, options: &[&str]) -> Result<Child, String> {
+    let socket = folder.join("docker.sock");
+    let mut command = Command::new("dockerd");
+    command.arg("--data-root").arg(folder.join("data")).arg("--exec-root").arg(folder.join("exec"));
+    command.arg("--pidfile").arg(folder.join("pid")).arg(format!("--host=unix://{}", socket.display()));
+    command.args(["--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs"]);
+    command.arg(format!("--cgroup-parent={}", lab.cgroup(&format!("{name}-containers"))));
+    command.args(options);
+    for (key, value) in environment(&socket) {
+        command.env(key, value);
+    }
+    lab.start(name, false, &folder.join("log"), &mut command)
 }
 
 /// What its programs need: each other, their libraries, the socket, no file of the user.

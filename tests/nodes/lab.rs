@@ -9,7 +9,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use crate::command::must;
 
@@ -31,6 +31,10 @@ exec "$@""#;
 /// Everything that checks share.
 pub(crate) struct Lab {
     pub(crate) root: PathBuf,
+    /// The product's programs where nodes have them: the layer above the root.
+    pub(crate) product: PathBuf,
+    /// Tests of programs that checks ran.
+    pub(crate) tests: AtomicUsize,
     name: String,
     given: AtomicU8,
 }
@@ -48,17 +52,21 @@ impl Lab {
     /// Makes the ground.
     pub(crate) fn enter(root: &Path, name: &str) -> Result<Self, String> {
         must(&["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"])?;
-        for folder in ["/run/lock", "/run/etc/upper", "/run/etc/work", SCRATCH] {
+        for folder in ["/run/lock", "/run/etc/upper", "/run/etc/work", "/run/lab/product"] {
             fs::create_dir_all(folder).map_err(|error| format!("{folder}: {error}"))?;
         }
         // dockerd writes a key there.
         let etc = "lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work";
         must(&["mount", "-t", "overlay", "overlay", "-o", etc, "/etc"])?;
         must(&["ip", "link", "set", "lo", "up"])?;
-        must(&["ip", "link", "add", "br0", "type", "bridge"])?;
+        // Of its own: else it takes the lowest of its ports', and with each node that comes or goes the others
+        // lose the lab for as long as they believe in the old one.
+        must(&["ip", "link", "add", "br0", "address", "02:00:0a:63:07:01", "type", "bridge"])?;
         must(&["ip", "addr", "add", &format!("{LAB_ADDRESS}/24"), "dev", "br0"])?;
         must(&["ip", "link", "set", "br0", "up"])?;
-        let lab = Self { root: root.to_owned(), name: name.to_owned(), given: AtomicU8::new(0) };
+        let (root, product) = (root.to_owned(), Path::new(SCRATCH).join("product"));
+        let (named, given) = (name.to_owned(), AtomicU8::new(0));
+        let lab = Self { root, product, tests: AtomicUsize::new(0), name: named, given };
         if layout() == Layout::Unified {
             // Where a controller is not to be had, nodes boot all the same, without its limits.
             let folder = Path::new(CGROUPS).join(name);

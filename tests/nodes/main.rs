@@ -17,6 +17,7 @@
     reason = "a test: a fault fails it"
 )]
 
+mod asked;
 mod checks;
 mod command;
 mod docker;
@@ -26,6 +27,8 @@ mod node;
 mod outside;
 mod report;
 mod root;
+mod site;
+mod worker;
 
 use std::process::ExitCode;
 

@@ -68,17 +68,17 @@ impl<'lab> Node<'lab> {
 
     /// Runs a command as root of the node, to its end.
     pub(crate) fn exec(&self, words: &[&str]) -> Output {
-        self.exec_within(PATIENCE, words)
+        self.unit(PATIENCE, &[], words)
     }
 
-    /// The same for what takes longer.
+    /// The same for what may take so long.
     pub(crate) fn exec_within(&self, limit: Duration, words: &[&str]) -> Output {
-        self.enter_within(limit, &[&TRANSIENT[..], &["--"], words].concat(), b"")
+        self.unit(limit, &[], words)
     }
 
     /// The same as another user of the node.
     pub(crate) fn exec_as(&self, user: &str, words: &[&str]) -> Output {
-        self.unit(&[&format!("--uid={user}")], words)
+        self.unit(PATIENCE, &[&format!("--uid={user}")], words)
     }
 
     /// Runs lines of a shell as root; what it said, when it ended well.
@@ -126,6 +126,11 @@ impl<'lab> Node<'lab> {
         .out
     }
 
+    /// Where the lab sees a file of the node.
+    pub(crate) fn place(&self, path: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{path}", self.leader))
+    }
+
     /// Ends a unit as `systemd-oomd` does, which marks the unit's cgroup and kills all in it: systemd says
     /// `oom-kill` of it, on every machine. Only in a node with version 2.
     pub(crate) fn kill_as_oomd(&self, unit: &str) -> Result<(), String> {
@@ -144,13 +149,14 @@ impl<'lab> Node<'lab> {
         Ok(())
     }
 
-    /// The disk: the root below, what the node writes above it in memory.
+    /// The disk: the root below, the product above it, and what the node writes in memory.
     fn disk(&self) -> Result<(), String> {
         let folders = ["upper", "work", "root"].map(|name| self.folder.join(name));
         let said = |error: std::io::Error| format!("{}: {error}", self.folder.display());
         folders.iter().try_for_each(fs::create_dir).map_err(said)?;
         let [upper, work, root] = &folders.each_ref().map(|folder| folder.display().to_string());
-        let options = format!("lowerdir={},upperdir={upper},workdir={work}", self.lab.root.display());
+        let (product, below) = (self.lab.product.display(), self.lab.root.display());
+        let options = format!("lowerdir={product}:{below},upperdir={upper},workdir={work}");
         must(&["mount", "-t", "overlay", "overlay", "-o", &options, root])?;
         let etc = self.folder.join("root/etc");
         fs::write(etc.join("machine-id"), "").map_err(said)?;
@@ -228,8 +234,8 @@ impl<'lab> Node<'lab> {
         lines[lines.len().saturating_sub(CONSOLE_LINES)..].join("; ")
     }
 
-    fn unit(&self, more: &[&str], words: &[&str]) -> Output {
-        self.enter(&[&TRANSIENT[..], more, &["--"], words].concat(), b"")
+    fn unit(&self, limit: Duration, more: &[&str], words: &[&str]) -> Output {
+        self.enter_within(limit, &[&TRANSIENT[..], more, &["--"], words].concat(), b"")
     }
 
     /// Only for commands of this file: see above.

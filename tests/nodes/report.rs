@@ -5,10 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 use diarwatch_shared::clock;
 
 use crate::checks::{self, Check};
+use crate::install;
 use crate::lab::Lab;
 use crate::node::Node;
 use crate::outside::{self, Stop};
@@ -46,6 +48,10 @@ pub(crate) fn run(root: &Path, name: &str, word: &str) -> ExitCode {
             return ExitCode::from(SKIPPED);
         }
     };
+    if let Err(why) = install::programs(&lab.product) {
+        println!("FAILED the programs of this build: {why}");
+        return ExitCode::FAILURE;
+    }
     let chosen: Vec<Check> = checks::all().into_iter().filter(|check| check.name.contains(word)).collect();
     let count = chosen.len();
     let waiting = Mutex::new(chosen.into_iter());
@@ -65,7 +71,8 @@ pub(crate) fn run(root: &Path, name: &str, word: &str) -> ExitCode {
         failed += 1;
     }
     let seconds = (clock::uptime() - began).as_secs_f64();
-    println!("nodes checks={count} failed={failed} seconds={seconds:.1}");
+    let inner = lab.tests.load(Ordering::Relaxed);
+    println!("nodes checks={count} driver_tests={inner} failed={failed} seconds={seconds:.1}");
     if count == 0 {
         eprintln!("nodes-test: no check has `{word}` in its name");
     }

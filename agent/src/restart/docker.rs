@@ -344,6 +344,7 @@ impl DockerDriver {
 
     fn lost(&mut self, reason: String) -> News {
         (self.events, self.life) = (None, None);
+        self.book.lost();
         News::Lost { reason }
     }
 }

@@ -186,6 +186,12 @@ impl Book {
         self.ask = true;
     }
 
+    /// The engine is gone. What it told of an end last is no person's word: an engine that goes down stops
+    /// its containers as a person does. The next look says what became of the run.
+    pub fn lost(&mut self) {
+        (self.ending, self.ask) = (None, false);
+    }
+
     /// The engine tells of something.
     pub fn event(&mut self, event: &Event, now: Duration) {
         let by_name = event.name == self.name;
@@ -437,6 +443,18 @@ mod tests {
         book.event(&event("die", "0a", 20), NOW);
         let news = told(&mut book, Some(&ended("0a", 10, 143)), NOW + STOP_WAIT);
         assert!(!exit(&news).by_hand);
+    }
+
+    #[test]
+    fn what_an_engine_told_while_it_went_down_is_no_stop_by_hand_and_asks_for_nothing() {
+        let mut book = book();
+        for action in ["kill", "die", "stop"] {
+            book.event(&event(action, "0a", 20), NOW);
+        }
+        book.lost();
+        assert_eq!(book.step(NOW), Step::Wait(None));
+        let after = ended("0a", 10, 0);
+        assert!(book.knows(&after) && book.told(&after).is_none(), "the next look finds a run that ended");
     }
 
     #[test]
