@@ -110,11 +110,15 @@ impl State {
 
     /// The agent comes to a worker that does not run: one that crashed meanwhile was lost.
     fn first_start(&mut self, exit: Option<Exit>, bench: &mut Bench) {
+        // An open breaker waits on: an agent that starts is no new try. Where no end is known it has not
+        // run since the host came up, and that is a new beginning.
+        let due = self.budget.breaker().filter(|_| exit.is_some()).map(|breaker| breaker.next);
         if let Some(exit) = exit {
             self.lost_at.get_or_insert(bench.now);
             self.last_exit = Some(exit.reason);
         }
-        self.stage = Stage::Waiting { until: bench.now, left: None, start: Start::First };
+        let start = if due.is_some() { Start::Again } else { Start::First };
+        self.stage = Stage::Waiting { until: due.unwrap_or(bench.now), left: None, start };
     }
 
     fn adopt(&mut self, process: Process, bench: &mut Bench) {

@@ -103,7 +103,7 @@ fn readiness_that_arrives_with_the_last_second_is_not_told_as_overdue() {
 }
 
 /// Lets the worker crash once, after it was ready for so long; gives attempt and wait.
-fn crash(desk: &mut Desk, pid: u32, ready_ms: u64) -> (u32, u64) {
+pub(super) fn crash(desk: &mut Desk, pid: u32, ready_ms: u64) -> (u32, u64) {
     desk.put(started(pid));
     desk.put(probed(pid, Verdict::Ready));
     let actions = desk.after(ready_ms, exited(pid));

@@ -114,3 +114,18 @@ fn a_restart_by_hand_that_fails_is_no_wish_to_leave_it_so() {
     assert_eq!(desk.state.phase(), Phase::Waiting);
     assert_eq!(desk.after(1_000, Input::Tick), [Action::Start]);
 }
+
+#[test]
+fn an_agent_that_starts_anew_is_no_new_try_of_an_open_breaker() {
+    let mut desk = Desk::starting();
+    (1..=3).for_each(|pid| drop(life::crash(&mut desk, pid, 1_000)));
+    desk.put(started(4));
+    desk.after(1_000, exited(4));
+    let wall = diarwatch_shared::clock::UnixMicros(1_700_000_000_000_000);
+    desk.state = State::restored(&desk.state.saved(desk.now, wall), desk.now, wall);
+    desk.put(Input::AgentStarted);
+    let crashed = Found::Stopped { exit: Some(end(4)) };
+    assert!(!desk.put(Input::Found(crashed)).contains(&Action::Start));
+    assert!(!desk.after(299_000, Input::Tick).contains(&Action::Start));
+    assert!(desk.after(1_000, Input::Tick).contains(&Action::Start));
+}
