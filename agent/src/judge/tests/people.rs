@@ -118,7 +118,9 @@ fn a_restart_by_hand_that_fails_is_no_wish_to_leave_it_so() {
 #[test]
 fn an_agent_that_starts_anew_is_no_new_try_of_an_open_breaker() {
     let mut desk = Desk::starting();
-    (1..=3).for_each(|pid| drop(life::crash(&mut desk, pid, 1_000)));
+    for pid in 1..=3 {
+        life::crash(&mut desk, pid, 1_000);
+    }
     desk.put(started(4));
     desk.after(1_000, exited(4));
     let wall = diarwatch_shared::clock::UnixMicros(1_700_000_000_000_000);
