@@ -3,7 +3,7 @@
 //! Takes questions of the workers and messages of the aggregator; gives answers, and orders to the workers.
 //! Knows no QUIC: the uplink lends it a [`Line`] while a connection stands. Without one a question is
 //! answered at once (alone); returns and answers to intents wait, bounded, for the next. An intent is followed
-//! only when [`Intents`] finds nothing against it, and is never a command line.
+//! only when `Intents` finds nothing against it, and is never a command line.
 
 mod intents;
 

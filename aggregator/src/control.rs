@@ -1,5 +1,5 @@
-//! The aggregator's end of the control streams: leases out of [`lease`](crate::lease), intents out of
-//! [`intents`](crate::intents), each node's line while it is connected.
+//! The aggregator's end of the control streams: leases out of [`lease`], intents out of
+//! [`intents`], each node's line while it is connected.
 //!
 //! Takes messages of agents and wishes of people; gives answers. An intent is signed and on disk before it
 //! goes to a line. A line that is full takes no intent: the person is told, nobody waits.

@@ -102,6 +102,11 @@ impl State {
                 (Stage::Idle, _) if self.held.is_some() => {
                     self.leave_alone(String::from("it is held"), bench);
                 }
+                // A unit that was stopped by hand may be forgotten by its manager, but not by us.
+                (Stage::Idle, None) if self.was_left_alone.is_some() => {
+                    let reason = self.was_left_alone.take().unwrap_or_default();
+                    self.leave_alone(reason, bench);
+                }
                 (Stage::Idle, exit) => self.first_start(exit, bench),
                 _ => {}
             },
@@ -155,6 +160,9 @@ impl State {
     fn begin(&mut self, process: Process, adopted: bool, bench: &mut Bench) {
         self.named = None;
         self.told = None;
+        if self.was_left_alone.take().is_some() || matches!(self.stage, Stage::LeftAlone { .. }) {
+            bench.put(Action::Save);
+        }
         self.stage = Stage::Alive(Box::new(Alive {
             pid: process.pid,
             started: bench.now.saturating_sub(process.age),

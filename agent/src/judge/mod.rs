@@ -125,6 +125,8 @@ pub struct State {
     blind: Option<String>,
     held: Option<String>,
     drained: Option<String>,
+    /// Why an earlier agent left it alone.
+    was_left_alone: Option<String>,
     /// Whether the balancer was told to leave it out.
     out: bool,
     lease: Leave,

@@ -43,6 +43,9 @@ pub struct Saved {
     /// Who drained it.
     #[serde(default)]
     pub drained: Option<String>,
+    /// Why it is left alone.
+    #[serde(default)]
+    pub left_alone: Option<String>,
     /// Whether its balancer leaves it out.
     #[serde(default)]
     pub out: bool,
@@ -70,8 +73,18 @@ impl State {
             gpu: (self.gpu_seen, self.gpu_when_ready),
             held: self.held.clone(),
             drained: self.drained.clone(),
+            left_alone: self.left_alone(),
             out: self.out,
             restarts: self.restarts,
+        }
+    }
+
+    /// Why it is left alone, now or when an earlier agent saw it last.
+    fn left_alone(&self) -> Option<String> {
+        match &self.stage {
+            super::Stage::LeftAlone { reason } => Some(reason.clone()),
+            super::Stage::Idle => self.was_left_alone.clone(),
+            _ => None,
         }
     }
 
@@ -97,6 +110,7 @@ impl State {
             gpu_when_ready: saved.gpu.1,
             held: saved.held.clone(),
             drained: saved.drained.clone(),
+            was_left_alone: saved.left_alone.clone(),
             out: saved.out,
             restarts: saved.restarts,
             ..Self::new()
@@ -122,6 +136,7 @@ impl State {
             blind: None,
             held: None,
             drained: None,
+            was_left_alone: None,
             out: false,
             lease: super::Leave::None,
             stopped_alone: None,

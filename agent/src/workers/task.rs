@@ -197,6 +197,7 @@ impl<D: Driver> Worker<D> {
         self.answer = Some(order.answer);
         let wanted = Wanted { verb: order.verb, now: order.now, by: order.by, reason: order.reason };
         self.judge(Input::Ordered(wanted)).await;
+        self.status_due = Duration::ZERO;
     }
 
     /// Puts an input to the judge and does what it says; a start answers with an input of its own.

@@ -131,3 +131,15 @@ fn an_agent_that_starts_anew_is_no_new_try_of_an_open_breaker() {
     assert!(!desk.after(299_000, Input::Tick).contains(&Action::Start));
     assert!(desk.after(1_000, Input::Tick).contains(&Action::Start));
 }
+
+#[test]
+fn a_worker_that_a_person_stopped_is_left_alone_by_the_next_agent_though_its_manager_forgot() {
+    let mut desk = Desk::ready();
+    desk.put(Input::Exited(Exit { by_hand: true, ..end(1) }));
+    let wall = diarwatch_shared::clock::UnixMicros(1_700_000_000_000_000);
+    desk.state = State::restored(&desk.state.saved(desk.now, wall), desk.now, wall);
+    desk.put(Input::AgentStarted);
+    assert!(!desk.put(Input::Found(Found::Stopped { exit: None })).contains(&Action::Start));
+    assert_eq!(desk.state.phase(), Phase::LeftAlone);
+    assert!(desk.order(Verb::Restart).contains(&Action::Start));
+}
