@@ -82,6 +82,8 @@ impl Kept {
                     told.pid = self.pid;
                     return told;
                 }
+                // Gathered beside the restarts, a moment later.
+                What::WorkerEvidence { .. } => {}
                 other => panic!("this was not to happen: {other:?}"),
             }
         }

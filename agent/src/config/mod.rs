@@ -279,7 +279,20 @@ fn validate(config: &Config) -> Vec<(String, Option<String>)> {
         }
     }
     validate_lists(config, &mut faults);
+    validate_queues(config, &mut faults);
     faults
+}
+
+/// A worker without its queue has no jobs: it would be stopped without a drain, and nothing listed.
+fn validate_queues(config: &Config, faults: &mut Vec<(String, Option<String>)>) {
+    let names: Vec<&str> = config.queues.iter().map(|queue| queue.name.as_str()).collect();
+    for worker in &config.workers {
+        if let Some(queue) = worker.queue.as_ref().filter(|queue| !names.contains(&queue.as_str())) {
+            let problem =
+                format!("[[worker]] `{}`: queue: there is no [[queue]] called `{queue}`", worker.name);
+            faults.push((problem, Some(format!("name one of: {}", names.join(", ")))));
+        }
+    }
 }
 
 fn validate_lists(config: &Config, faults: &mut Vec<(String, Option<String>)>) {

@@ -27,6 +27,8 @@ pub const WITHOUT_GPU_MAX: Duration = Duration::from_secs(15);
 pub const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// Kinds of trouble that are told within that time.
 pub const TOLD_MAX: usize = 16;
+/// So long after a job made up for it a queue may still count that.
+pub const MADE_UP_COUNTS: Duration = Duration::from_secs(10);
 /// Without the fleet's word, a ready worker is stopped once in this time.
 pub const ALONE_EVERY: Duration = Duration::from_secs(600);
 
@@ -42,7 +44,7 @@ impl State {
         let now = bench.now;
         let completed = self.alive_mut().is_some_and(|alive| {
             alive.progress.see(&views, now);
-            alive.see_jobs(&views)
+            alive.see_jobs(&views, now)
         });
         if let Some(gpu) = views.ghost_gpu {
             let text = format!(
@@ -66,7 +68,7 @@ impl State {
         if self.blind.is_some() || self.alive().is_none_or(|alive| alive.stopping.is_some()) {
             return;
         }
-        if self.alive().is_some_and(|alive| alive.load.is_none()) {
+        if self.alive().is_some_and(|alive| matches!(alive.proof, Proof::Readiness(_))) {
             return self.watch_load(bench);
         }
         if let Some((cause, reason, patience)) = self.complaint(bench) {
@@ -289,6 +291,10 @@ impl State {
     fn climb(&mut self, bench: &mut Bench) {
         let jobs = self.views.jobs.as_ref().map(super::progress::JobsView::under_way);
         let longest = self.longest_job;
+        // A stop that was under way when a person took hold of the worker goes no step further.
+        if self.held.is_some() {
+            return;
+        }
         let Some(ladder) = self.alive_mut().and_then(|alive| alive.stopping.as_mut()) else { return };
         while let Some(deed) = ladder.next(jobs, longest, bench.now, &bench.config.stop) {
             bench.actions.push(Action::Do(deed));
@@ -338,15 +344,21 @@ impl State {
 
 impl Alive {
     /// Follows its jobs; whether one was completed while it is ready.
-    fn see_jobs(&mut self, views: &Views) -> bool {
+    fn see_jobs(&mut self, views: &Views, now: Duration) -> bool {
         let Some(jobs) = &views.jobs else { return false };
-        let now = (jobs.completed_total, jobs.ended_total);
-        let Some(before) = self.jobs.replace(now) else { return false };
-        let more = now.1.saturating_sub(before.1);
+        let counts = (jobs.completed_total, jobs.ended_total);
+        let Some(before) = self.jobs.replace(counts) else { return false };
+        // What was made up for it proves no more than its start.
+        let made_up = self.proof == Proof::Job
+            || self.made_up_at.is_some_and(|at| now.saturating_sub(at) < MADE_UP_COUNTS);
+        if made_up {
+            return false;
+        }
+        let more = counts.1.saturating_sub(before.1);
         if let (Some(gpu), 1..) = (views.gpu, more) {
             self.growth.after_jobs(more, gpu.memory_bytes);
         }
-        now.0 > before.0 && self.ready_since.is_some()
+        counts.0 > before.0 && self.ready_since.is_some()
     }
 }
 

@@ -13,6 +13,8 @@ use super::proof::Proof;
 use super::{Action, Alive, Bench, Leave, Left, Phase, Stage, Start, State, millis};
 use crate::restart::{Exit, Found, Process, Signal};
 
+/// Why a worker is left alone that a person holds.
+pub(super) const HELD: &str = "it is held";
 /// How long what is left of a process may keep the next start, before that is told.
 pub const CLEARING_MAX: Duration = Duration::from_secs(10);
 
@@ -100,7 +102,7 @@ impl State {
                 }
                 (Stage::Idle, Some(exit)) if exit.by_hand => self.leave_alone(exit.reason, bench),
                 (Stage::Idle, _) if self.held.is_some() => {
-                    self.leave_alone(String::from("it is held"), bench);
+                    self.leave_alone(String::from(HELD), bench);
                 }
                 // A unit that was stopped by hand may be forgotten by its manager, but not by us.
                 (Stage::Idle, None) if self.was_left_alone.is_some() => {
@@ -168,6 +170,8 @@ impl State {
             started: bench.now.saturating_sub(process.age),
             seen_since: bench.now,
             adopted,
+            made_up_at: None,
+            again: 0,
             load: None,
             ready_since: None,
             proof: Proof::default(),
@@ -218,7 +222,7 @@ impl State {
             bench.put(Action::ReturnLease { id });
         }
         match stopping {
-            Some(ladder) if ladder.cause == Cause::Operator => {
+            Some(ladder) if ladder.cause == Cause::Operator && self.held.is_none() => {
                 self.stage = Stage::Waiting { until: bench.now, left: None, start: Start::Wanted };
                 self.tell_exit(Some(pid), reason, Some(Duration::ZERO), bench);
             }
@@ -228,7 +232,7 @@ impl State {
             }
             _ if self.held.is_some() => {
                 self.tell_exit(Some(pid), reason, None, bench);
-                self.leave_alone(String::from("it ended while it is held"), bench);
+                self.leave_alone(String::from(HELD), bench);
             }
             stopping => {
                 // A start that stood still is one that failed; a stop that was planned is not.
@@ -287,6 +291,7 @@ impl State {
     }
 
     pub(super) fn leave_alone(&mut self, reason: String, bench: &mut Bench) {
+        self.lease_back(bench);
         self.lost_at.get_or_insert(bench.now);
         self.note(bench, format!("left alone: {reason}"));
         let worker = bench.worker();
@@ -307,6 +312,9 @@ impl State {
         let Stage::Waiting { until, start, .. } = self.stage else { return };
         if bench.now < until || self.blind.is_some() {
             return;
+        }
+        if self.held.is_some() {
+            return self.leave_alone(String::from(HELD), bench);
         }
         if let Some(obstacle) = self.obstacle(bench) {
             // Looked at again with the next look from outside.

@@ -207,6 +207,10 @@ struct Alive {
     load: Option<Duration>,
     ready_since: Option<Duration>,
     proof: Proof,
+    /// When a job made up for it ended: what the queue counts just then is no job of anybody's.
+    made_up_at: Option<Duration>,
+    /// Probes in a row that said "ready" again, after it was lost.
+    again: u32,
     /// Probes without an answer, in a row.
     failures: u32,
     health: Health,

@@ -5,6 +5,7 @@ use diarwatch_shared::event::{Cause, What};
 use serde_json::{Value, json};
 
 use super::ladder::{Deed, Patience};
+use super::life::HELD;
 use super::{Action, Bench, Stage, Start, State, Wanted};
 use crate::orders::Verb;
 
@@ -38,11 +39,15 @@ impl State {
             }
             Verb::Hold => {
                 self.held = Some(wanted.by.clone());
+                if matches!(self.stage, Stage::Waiting { .. }) {
+                    self.leave_alone(String::from(HELD), bench);
+                }
                 Ok(json!({ "done": "held" }))
             }
             Verb::Release => {
                 self.held = None;
-                if matches!(self.stage, Stage::LeftAlone { .. }) {
+                // One that a person stopped by its manager stays so.
+                if matches!(&self.stage, Stage::LeftAlone { reason } if reason == HELD) {
                     self.start_afresh(bench);
                 }
                 Ok(json!({ "done": "released" }))

@@ -58,6 +58,9 @@ impl State {
         if let (Proof::Readiness(streak), true) = (&mut alive.proof, *verdict != Verdict::Ready) {
             *streak = 0;
         }
+        if *verdict != Verdict::Ready {
+            alive.again = 0;
+        }
         match verdict {
             Verdict::Ready => self.answered_ready(bench),
             // One silent probe of a busy worker is common; a body that says "not ready" is certain.
@@ -109,15 +112,23 @@ impl State {
                     (false, true) => Proof::Job,
                     (false, false) => Proof::Gpu(now),
                 };
-                if !adopted {
-                    self.loads.add(load);
-                    bench.put(Action::Save);
-                    if bench.config.prove_job {
-                        bench.put(Action::Do(Deed::Prove));
-                    }
+                if adopted {
+                    return self.become_ready(bench);
+                }
+                self.loads.add(load);
+                bench.put(Action::Save);
+                if bench.config.prove_job {
+                    bench.put(Action::Do(Deed::Prove));
                 }
             }
-            Proof::Done if alive.ready_since.is_none() => {}
+            // One that comes and goes is back when it says so as often as after a start.
+            Proof::Done if alive.ready_since.is_none() => {
+                alive.again = alive.again.saturating_add(1);
+                if alive.again >= bench.config.readiness {
+                    self.become_ready(bench);
+                }
+                return;
+            }
             Proof::Done | Proof::Gpu(_) | Proof::Job => return,
         }
         self.prove(bench);
@@ -127,7 +138,7 @@ impl State {
     pub(super) fn prove(&mut self, bench: &mut Bench) {
         let Some(alive) = self.alive().filter(|alive| alive.stopping.is_none()) else { return };
         match alive.proof {
-            Proof::Readiness(_) | Proof::Job => {}
+            Proof::Readiness(_) | Proof::Job | Proof::Done => {}
             Proof::Gpu(since) => match self.has_gpu(bench) {
                 Some(false) if bench.since(since) >= GPU_WAIT => self.fell_to_cpu(bench),
                 Some(false) => {}
@@ -140,10 +151,6 @@ impl State {
                     self.become_ready(bench);
                 }
             },
-            Proof::Done if alive.ready_since.is_none() && alive.health == Health::Ready => {
-                self.become_ready(bench);
-            }
-            Proof::Done => {}
         }
     }
 
@@ -156,6 +163,7 @@ impl State {
         match result {
             Ok(took) => {
                 alive.proof = Proof::Gpu(bench.now);
+                alive.made_up_at = Some(bench.now);
                 self.note(bench, format!("a job made up for it took {} ms", took.as_millis()));
                 self.prove(bench);
             }
@@ -172,6 +180,7 @@ impl State {
         let gpu = self.views.gpu.is_some_and(|gpu| gpu.memory_bytes > 0);
         let Some(alive) = self.alive_mut() else { return };
         alive.ready_since = Some(now);
+        alive.again = 0;
         let load = alive.load.unwrap_or_default();
         if !alive.adopted && lost.is_none() {
             alive.stable_due = false;
@@ -192,7 +201,7 @@ impl State {
         }
     }
 
-    fn lease_back(&mut self, bench: &mut Bench) {
+    pub(super) fn lease_back(&mut self, bench: &mut Bench) {
         if let Leave::Held { id } = std::mem::take(&mut self.lease) {
             bench.put(Action::ReturnLease { id });
         }

@@ -9,6 +9,7 @@ use diarwatch_shared::clock;
 use diarwatch_shared::node::WorkerId;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::masking::mask;
 use crate::words::Words;
 
 /// Bytes of one line that are kept; the rest of the line is dropped and counted.
@@ -49,9 +50,9 @@ fn write(line: &Line, gate: &mut Gate, now: Duration, worker: &WorkerId, stream:
         return;
     }
     if line.cut_bytes == 0 {
-        tracing::info!(target: "worker", %worker, stream, "{}", line.text);
+        tracing::info!(target: "worker", %worker, stream, "{}", mask(&line.text));
     } else {
-        tracing::info!(target: "worker", %worker, stream, cut_bytes = line.cut_bytes, "{}", line.text);
+        tracing::info!(target: "worker", %worker, stream, cut_bytes = line.cut_bytes, "{}", mask(&line.text));
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the judge says, done: starts, signals, looks, and errands that run beside the loop.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use diarwatch_shared::clock;
@@ -12,6 +13,7 @@ use super::task::Worker;
 use crate::evidence::View;
 use crate::judge::ladder::Deed;
 use crate::judge::{Action, Input, Phase};
+use crate::leases::Lease;
 use crate::restart::{Driver, Exit};
 
 /// Errands of one worker that may be under way; more are not begun, and said.
@@ -30,12 +32,22 @@ impl<D: Driver> Worker<D> {
                 }
             }
             Action::Do(deed) => {
-                let errand = errand::deed(deed, self.config.clone(), self.proofs.clone());
-                self.errand(errand);
+                let config = self.config.clone();
+                let begun = if deed == Deed::Prove {
+                    self.errand(errand::proof(self.state.pid(), config, self.proofs.clone()))
+                } else {
+                    self.errand(errand::deed(deed, config, Arc::clone(&self.turn)))
+                };
+                if !begun {
+                    let problem = format!("more than {ERRANDS_MAX} things are under way for this worker");
+                    return Some(Input::Done { deed, result: Err(problem) });
+                }
             }
             Action::AskLease { cause } => {
                 let leases = self.ways.ground.leases.clone();
-                self.errand(errand::lease(leases, self.config.clone(), cause));
+                if !self.errand(errand::lease(leases, self.config.clone(), cause)) {
+                    return Some(Input::Leased(Lease::Alone));
+                }
             }
             Action::ReturnLease { id } => self.ways.ground.leases.give_back(id),
             Action::Ended { exit, cause, reason } => self.ended(exit, cause, &reason),
@@ -50,13 +62,16 @@ impl<D: Driver> Worker<D> {
         None
     }
 
-    fn errand(&mut self, errand: impl Future<Output = Brought> + Send + 'static) {
-        if self.errands.len() < ERRANDS_MAX {
+    /// Begins an errand; false when there is no room for one more.
+    fn errand(&mut self, errand: impl Future<Output = Brought> + Send + 'static) -> bool {
+        let room = self.errands.len() < ERRANDS_MAX;
+        if room {
             self.errands.spawn(errand);
         } else {
             let worker = &self.config.name;
             tracing::error!(%worker, "more than {ERRANDS_MAX} errands are under way; one is not begun");
         }
+        room
     }
 
     async fn start_process(&mut self) -> Input {
@@ -109,13 +124,16 @@ impl<D: Driver> Worker<D> {
     /// Takes what an errand brought.
     pub(super) async fn brought(&mut self, brought: Brought) {
         match brought {
-            Brought::Input(input) => {
-                if let Input::Done { deed: Deed::Prove, result: Ok(took) } = &input {
+            Brought::Input(input) => self.judge(input).await,
+            // A process that is no more proves nothing about the one that is there.
+            Brought::Proved(pid, _) if pid != self.state.pid() => {}
+            Brought::Proved(_, result) => {
+                if let Ok(took) = &result {
                     self.proofs.push(*took);
                     let spare = self.proofs.len().saturating_sub(crate::synthetic::HISTORY_MAX);
                     self.proofs.drain(..spare);
                 }
-                self.judge(input).await;
+                self.judge(Input::Done { deed: Deed::Prove, result }).await;
             }
             Brought::Told(told) => {
                 for what in told {

@@ -2,10 +2,13 @@
 //! evidence and the jobs of an ended process. Takes what is to be done; gives the judge's next input, or events
 //! to tell. Each is bounded by its own time-out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use diarwatch_shared::clock;
 use diarwatch_shared::event::{Cause, What};
+
+use tokio::sync::Mutex;
 
 use crate::config::worker::WorkerConfig;
 use crate::config::worker::hook::Hook;
@@ -22,18 +25,26 @@ pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(2);
 pub(super) enum Brought {
     /// For the judge.
     Input(Input),
+    /// How a job went that was made up for this process.
+    Proved(Option<u32>, Result<Duration, String>),
     /// To be told.
     Told(Vec<What>),
 }
 
-/// Runs the hook or the made-up job of a deed; `history` is what earlier made-up jobs took.
-pub(super) async fn deed(deed: Deed, config: WorkerConfig, history: Vec<Duration>) -> Brought {
+/// Posts a job made up for the process `pid`; `history` is what earlier ones took.
+pub(super) async fn proof(pid: Option<u32>, config: WorkerConfig, history: Vec<Duration>) -> Brought {
+    Brought::Proved(pid, prove(&config, &history).await)
+}
+
+/// Runs the hook of a deed, after those before it: what takes out and what puts back must not overtake
+/// each other.
+pub(super) async fn deed(deed: Deed, config: WorkerConfig, turn: Arc<Mutex<()>>) -> Brought {
+    let _turn = turn.lock().await;
     let result = match deed {
         Deed::TakeOut => run(config.stop.take_out.as_ref(), &config).await,
         Deed::PutBack => run(config.stop.put_back.as_ref(), &config).await,
-        Deed::Prove => prove(&config, &history).await,
-        // Signals are the driver's.
-        Deed::Send(_) => Ok(Duration::ZERO),
+        // Signals are the driver's, and a made-up job is no hook.
+        Deed::Prove | Deed::Send(_) => Ok(Duration::ZERO),
     };
     Brought::Input(Input::Done { deed, result })
 }

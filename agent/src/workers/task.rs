@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use diarwatch_shared::backoff;
 use diarwatch_shared::clock::{self, UnixMicros};
 use diarwatch_shared::event::{Event, What};
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::errand::Brought;
@@ -76,6 +77,8 @@ pub(super) struct Worker<D> {
     /// When the driver is asked again what is there, after it could not tell.
     pub(super) driver_due: Option<Duration>,
     pub(super) errands: JoinSet<Brought>,
+    /// Hooks run one after another.
+    pub(super) turn: Arc<Mutex<()>>,
     /// What made-up jobs took that proved it, the newest last.
     pub(super) proofs: Vec<Duration>,
     /// Its last probes, for the evidence.
@@ -109,6 +112,7 @@ impl<D: Driver> Worker<D> {
             look_due: Duration::ZERO,
             driver_due: None,
             errands: JoinSet::new(),
+            turn: Arc::default(),
             proofs: Vec::new(),
             probes: VecDeque::new(),
             listening: None,

@@ -53,6 +53,11 @@ impl Hook {
         if let Some(Err(problem)) = self.url.as_ref().map(|url| crate::probe::check_url(url, &["http"])) {
             faults.add(format!("{field}.url"), problem, "write for example http://127.0.0.1:8080/drain");
         }
+        if self.sql.as_ref().is_some_and(|sql| !sql.contains("$1")) {
+            let hint =
+                "write $1 where the job stands, such as UPDATE jobs SET state = 'waiting' WHERE id = $1";
+            faults.add(format!("{field}.sql"), "without $1 it is about every job", hint);
+        }
         if self.sql.is_some() != self.postgres.is_some() {
             let hint = "write both, such as postgres = { connection = \"host=/run/postgresql dbname=app\" }";
             faults.add(format!("{field}.postgres"), "sql and postgres go together", hint);

@@ -145,8 +145,10 @@ impl StopConfig {
                 hook.check(field, faults);
             }
         }
-        if let Some(signal) = self.traceback_signal.filter(|signal| !(1..=64).contains(signal)) {
-            let problem = format!("{signal} is not the number of a signal");
+        if let Some(signal) =
+            self.traceback_signal.filter(|signal| !(1..=64).contains(signal) || *signal == 9)
+        {
+            let problem = format!("{signal} is not the number of a signal that can be answered");
             faults.add("stop.traceback_signal", problem, "write 10 for SIGUSR1; `kill -l` prints them");
         }
     }

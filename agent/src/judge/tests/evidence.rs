@@ -175,3 +175,50 @@ fn nothing_is_started_into_a_wedged_driver_or_beside_what_is_left_of_it() {
         (0..2).flat_map(|_| desk.after(1_000, Input::Seen(Views::default()))).collect();
     assert_eq!(actions, [Action::Start]);
 }
+
+#[test]
+fn a_job_made_up_for_it_proves_no_health_and_a_real_one_later_does() {
+    let mut desk = Desk::starting();
+    desk.config.prove_job = true;
+    let jobs = |done| {
+        let jobs = JobsView { completed_total: done, ended_total: done, ..JobsView::default() };
+        Input::Seen(Views { jobs: Some(jobs), ..Views::default() })
+    };
+    let proof = Input::Done { deed: Deed::Prove, result: Ok(Duration::from_millis(22)) };
+    for pid in 1..=4_u32 {
+        desk.put(started(pid));
+        desk.put(jobs(u64::from(pid)));
+        desk.put(probed(pid, Verdict::Ready));
+        desk.put(proof.clone());
+        desk.after(1_000, jobs(u64::from(pid) + 1));
+        desk.after(1_000, exited(pid));
+        desk.after(4_000, Input::Tick);
+    }
+    assert!(desk.state.budget.breaker().is_some(), "its own job is no proof of health");
+    desk.after(300_000, Input::Tick);
+    desk.put(started(5));
+    desk.put(probed(5, Verdict::Ready));
+    desk.put(proof);
+    desk.after(11_000, jobs(6));
+    desk.after(1_000, jobs(7));
+    assert!(desk.state.budget.breaker().is_none(), "a job of somebody's is");
+}
+
+#[test]
+fn a_start_that_flaps_is_ended_at_the_latest_by_the_maximum_and_a_loss_takes_as_many_answers_as_a_start() {
+    let mut desk = Desk::starting();
+    desk.config.readiness = 3;
+    desk.put(started(1));
+    let moves = Views { cpu_ratio: Some(0.02), ..still(0) };
+    let mut actions = Vec::new();
+    for _ in 0..151 {
+        actions.extend(desk.live(1, &moves, &Verdict::Ready));
+        actions.extend(desk.live(1, &moves, &not_ready()));
+    }
+    assert_eq!(cause(&actions), Some(Cause::StartOverdue));
+    let mut desk = Desk::ready();
+    desk.config.readiness = 3;
+    desk.put(probed(1, not_ready()));
+    let back = |desk: &mut Desk| told(&desk.put(probed(1, Verdict::Ready))).len();
+    assert_eq!([back(&mut desk), back(&mut desk), back(&mut desk)], [0, 0, 1]);
+}

@@ -143,3 +143,20 @@ fn a_worker_that_a_person_stopped_is_left_alone_by_the_next_agent_though_its_man
     assert_eq!(desk.state.phase(), Phase::LeftAlone);
     assert!(desk.order(Verb::Restart).contains(&Action::Start));
 }
+
+#[test]
+fn a_hold_that_comes_while_it_waits_or_is_being_stopped_is_kept() {
+    let mut waiting = Desk::ready();
+    waiting.put(exited(1));
+    waiting.order(Verb::Hold);
+    assert_eq!(waiting.after(86_400_000, Input::Tick), []);
+    assert_eq!(waiting.state.phase(), Phase::LeftAlone);
+    let mut stopping = Desk::ready();
+    stopping.put(Input::Seen(Views::default()));
+    assert_eq!(signals(&stopping.order(Verb::Restart)), [Signal::Terminate]);
+    stopping.order(Verb::Hold);
+    assert_eq!(signals(&stopping.after(3_600_000, Input::Tick)), [], "the stop goes no step further");
+    assert!(!stopping.put(exited(1)).contains(&Action::Start));
+    assert_eq!(stopping.after(86_400_000, Input::Tick), []);
+    assert!(stopping.order(Verb::Release).contains(&Action::Start));
+}
