@@ -306,7 +306,7 @@ fn a_held_worker_is_left_alone_by_all_until_it_is_released() {
     let (said, _) = place.ends(0, &["why", "pyannote-1"]);
     assert!(said.contains("does not run, and the agent leaves it so"), "{said}");
     until("the status says so", || {
-        place.ends(0, &["status"]).0.contains("is left alone: it ended while it is held").then_some(())
+        place.ends(0, &["status"]).0.contains("is left alone: it is held").then_some(())
     });
     let exit = &place.events("worker_exited")[0];
     assert_eq!(exit["detail"]["attempt"], 0);
